@@ -1,0 +1,90 @@
+/**
+ * The isolation port: where code nobody has read runs. One call starts a *machine* (a build, an instance, or a
+ * sandbox exec); what differs between drivers is only how strongly it is shut in. Every driver passes
+ * `contract.ts`; skips there carry a reason and a capability flag.
+ */
+import type { ListeningPort } from '../domain/failure.ts';
+
+export type DriverName = 'process' | 'bubblewrap';
+
+export interface Capabilities {
+  /** Files outside the workspace, the toolchains and /tmp cannot be seen. */
+  hides_host_files: boolean;
+  /** Processes of the host cannot be seen or signalled. */
+  hides_host_processes: boolean;
+  /** The workspace is always at /workspace, so absolute paths in a build's output stay valid. */
+  fixed_workspace_path: boolean;
+  /** Machines die with the engine, even on kill -9. */
+  dies_with_engine: boolean;
+}
+
+export type SelfTest = { ok: true; detail: string } | { ok: false; reason: string; install: string | null };
+
+export interface Limits {
+  /** Wall time; null for no limit (instances). Milliseconds. */
+  time_ms: number | null;
+  /** Resident memory of all processes of the machine together. Bytes. */
+  memory_bytes: number;
+  processes: number;
+  /** Growth of the workspace plus /tmp. Bytes. */
+  disk_bytes: number;
+  /** Output kept and passed on; more kills a build (`on_log_limit: 'kill'`) or is dropped (`'drop'`). Bytes. */
+  log_bytes: number;
+  on_log_limit: 'kill' | 'drop';
+}
+
+export interface MachineSpec {
+  /** Unique (`mch_…`, `ins_…`); used to find every process of the machine again after a crash. */
+  id: string;
+  kind: 'build' | 'instance' | 'exec';
+  /** Host folder that the machine sees as its workspace (read-write). */
+  workspace_dir: string;
+  /** Folder inside the workspace to start in, relative ('.' for the root). */
+  cwd: string;
+  /** Run as `sh -c <command>`; an app's command is the user's own shell text by design. */
+  command: string;
+  /** The whole environment besides what the driver adds (PATH, HOME, TMPDIR, registry settings). Nothing of the engine's. */
+  env: Record<string, string>;
+  limits: Limits;
+  /** Receives raw output as it comes; must not throw. */
+  on_output: (stream: 'stdout' | 'stderr', chunk: Buffer) => void;
+}
+
+export type ExitReason =
+  | 'exited' | 'killed' | 'timed_out' | 'out_of_memory' | 'too_many_processes' | 'out_of_disk' | 'log_limit';
+
+export interface MachineExit {
+  reason: ExitReason;
+  exit_code: number | null;
+  signal: string | null;
+  /** What was seen at most. Bytes, count, milliseconds. */
+  peak_memory_bytes: number;
+  peak_processes: number;
+  duration_ms: number;
+}
+
+export interface Machine {
+  id: string;
+  /** Host pid of the outermost process. */
+  pid: number;
+  /** Resolves once every process of the machine is gone and all output was delivered. Never rejects. */
+  exited: Promise<MachineExit>;
+  /** TERM to the whole machine, KILL after `grace_ms`; resolves when nothing of it is left. Idempotent. */
+  stop(grace_ms: number): Promise<MachineExit>;
+  /** TCP ports the machine's own processes listen on. */
+  listening(): Promise<ListeningPort[]>;
+  usage(): Promise<{ memory_bytes: number; processes: number }>;
+}
+
+export interface IsolationDriver {
+  name: DriverName;
+  capabilities: Capabilities;
+  /** Runs something real; never "the file exists". */
+  selfTest(): Promise<SelfTest>;
+  /** Identifies what a release built here can run on: platform, libc and toolchain versions. Stable text. */
+  base(): Promise<string>;
+  /** Rejects only when the machine could not be started at all. */
+  start(spec: MachineSpec): Promise<Machine>;
+  /** After a crash: kills whatever is left of machines of this data folder, except `keep`. Returns their ids. */
+  sweep(keep: ReadonlySet<string>): Promise<string[]>;
+}
