@@ -5,15 +5,36 @@ export type Stage = 'queued' | 'snapshot' | 'plan' | 'build' | 'release' | 'heal
 
 export type FailureCode =
   // the user's
-  | 'NO_PLAN' | 'BUILDKIT_MISSING' | 'TOOLCHAIN_MISSING'
-  | 'BUILD_FAILED' | 'BUILD_TIMEOUT' | 'BUILD_OUT_OF_MEMORY' | 'BUILD_OUT_OF_DISK' | 'BUILD_LOG_TOO_LARGE'
-  | 'BUILD_TOO_MANY_PROCESSES' | 'OUTPUT_MISSING' | 'OUTPUT_UNREADABLE' | 'ARTIFACT_TOO_LARGE'
-  | 'APP_CRASHED' | 'APP_OUT_OF_MEMORY' | 'NEVER_LISTENED' | 'WRONG_PORT' | 'WRONG_ADDRESS' | 'HEALTH_STATUS'
-  | 'HEALTH_TIMEOUT' | 'HEALTH_REDIRECT' | 'HEALTH_UNSTABLE'
+  | 'NO_PLAN'
+  | 'BUILDKIT_MISSING'
+  | 'TOOLCHAIN_MISSING'
+  | 'BUILD_FAILED'
+  | 'BUILD_TIMEOUT'
+  | 'BUILD_OUT_OF_MEMORY'
+  | 'BUILD_OUT_OF_DISK'
+  | 'BUILD_LOG_TOO_LARGE'
+  | 'BUILD_TOO_MANY_PROCESSES'
+  | 'OUTPUT_MISSING'
+  | 'OUTPUT_UNREADABLE'
+  | 'ARTIFACT_TOO_LARGE'
+  | 'APP_CRASHED'
+  | 'APP_OUT_OF_MEMORY'
+  | 'NEVER_LISTENED'
+  | 'WRONG_PORT'
+  | 'WRONG_ADDRESS'
+  | 'HEALTH_STATUS'
+  | 'HEALTH_TIMEOUT'
+  | 'HEALTH_REDIRECT'
+  | 'HEALTH_UNSTABLE'
   // somebody's wish
   | 'CANCELLED'
   // ours
-  | 'ARTIFACT_GONE' | 'ARTIFACT_CORRUPT' | 'SOURCE_GONE' | 'STAGE_TIMEOUT' | 'STORAGE_FAILED' | 'ENGINE_FAILED';
+  | 'ARTIFACT_GONE'
+  | 'ARTIFACT_CORRUPT'
+  | 'SOURCE_GONE'
+  | 'STAGE_TIMEOUT'
+  | 'STORAGE_FAILED'
+  | 'ENGINE_FAILED';
 
 export interface ProbeAnswer {
   at: string;
@@ -55,7 +76,14 @@ export function failure(
   of: Pick<Failure, 'stage' | 'code' | 'message' | 'next_step'> & Partial<Failure>,
 ): Failure {
   return {
-    retryable: false, fault: 'user', exit_code: null, signal: null, out_of_memory: false,
-    last_probe: null, listening: [], log_tail: [], ...of,
+    retryable: false,
+    fault: 'user',
+    exit_code: null,
+    signal: null,
+    out_of_memory: false,
+    last_probe: null,
+    listening: [],
+    log_tail: [],
+    ...of,
   };
 }

@@ -4,8 +4,27 @@
  * Source of the format: github.com/ulid/spec.
  */
 export type IdPrefix =
-  | 'ten' | 'ws' | 'prj' | 'sbx' | 'snp' | 'dep' | 'ver' | 'rel' | 'svc' | 'bld' | 'ins' | 'op' | 'evt'
-  | 'wh' | 'whd' | 'key' | 'req' | 'dom' | 'env' | 'mch' | 'aud';
+  | 'ten'
+  | 'ws'
+  | 'prj'
+  | 'sbx'
+  | 'snp'
+  | 'dep'
+  | 'ver'
+  | 'rel'
+  | 'svc'
+  | 'bld'
+  | 'ins'
+  | 'op'
+  | 'evt'
+  | 'wh'
+  | 'whd'
+  | 'key'
+  | 'req'
+  | 'dom'
+  | 'env'
+  | 'mch'
+  | 'aud';
 
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz';
 

@@ -51,7 +51,13 @@ export interface MachineSpec {
 }
 
 export type ExitReason =
-  | 'exited' | 'killed' | 'timed_out' | 'out_of_memory' | 'too_many_processes' | 'out_of_disk' | 'log_limit';
+  | 'exited'
+  | 'killed'
+  | 'timed_out'
+  | 'out_of_memory'
+  | 'too_many_processes'
+  | 'out_of_disk'
+  | 'log_limit';
 
 export interface MachineExit {
   reason: ExitReason;

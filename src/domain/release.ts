@@ -1,0 +1,36 @@
+import type { Ownership } from './attribution.ts';
+
+/** An immutable, content-addressed artifact: a static tar served by the edge, or a rootfs layer that is run. */
+export type ArtifactKind = 'static' | 'rootfs';
+
+export interface ArtifactManifest {
+  files: number;
+  total_bytes: number;
+  entrypoint: string | null;
+  /** Object that maps paths to byte ranges of the tar (static only). */
+  index_key?: string;
+  /** What the release was built on and therefore runs on (rootfs only). */
+  base?: string;
+  workdir?: string;
+}
+
+export interface Release extends Ownership {
+  id: string;
+  deployment_id: string;
+  version_id: string;
+  kind: ArtifactKind;
+  /** SHA-256 of the uncompressed tar. */
+  sha256: string;
+  object_key: string;
+  /** Stored bytes. */
+  size_bytes: number;
+  manifest: ArtifactManifest;
+  start_command: string | null;
+  port: number | null;
+  /** Digest over source, plan, build-time environment and base: equal means the build may be skipped. */
+  reuse_key: string;
+  ready_at: Date;
+  /** Set once retention has removed the bytes; the row stays. */
+  collected_at: Date | null;
+  created_at: Date;
+}

@@ -1,0 +1,148 @@
+/**
+ * One database, two ways to have it: PGlite inside the data folder, or any Postgres (14 or newer) by URL. The same
+ * SQL, migrations and tests run on both; `Database` is the only place that knows the difference.
+ */
+import { PGlite } from '@electric-sql/pglite';
+import { Kysely, PGliteDialect, PostgresDialect, type RawBuilder, sql, type Transaction } from 'kysely';
+import { Migrator } from 'kysely/migration';
+import pg from 'pg';
+import { type Db as BossDb, fromPglite } from 'pg-boss';
+import * as migration001 from './migrations/001-start.ts';
+import type { Tables } from './schema.ts';
+
+export type Db = Kysely<Tables>;
+export type Trx = Transaction<Tables>;
+/** Queries take either; those that must be atomic with others take a `Trx`. */
+export type Conn = Db | Trx;
+
+/** Channels of LISTEN/NOTIFY. A lost notification costs at most one periodic scan, never an outcome (I12). */
+export type Channel = 'kiln_routes' | 'kiln_events' | 'kiln_work';
+
+export interface Database {
+  kind: 'pglite' | 'postgres';
+  db: Db;
+  /** The same database in the shape pg-boss takes, or the URL for its own pool. */
+  forBoss: { db: BossDb; backend: 'pglite' } | { connectionString: string };
+  listen(channel: Channel, on_payload: (payload: string) => void): Promise<() => Promise<void>>;
+  close(): Promise<void>;
+}
+
+const MIGRATIONS = { '001-start': migration001 };
+
+export function json<T>(value: T): RawBuilder<T> {
+  return sql`${JSON.stringify(value)}::jsonb`;
+}
+
+/** Opens and migrates. `where` is a folder (PGlite) or `{ url }`. */
+export async function openDatabase(where: { dir: string } | { url: string }): Promise<Database> {
+  const database = 'dir' in where ? await openPglite(where.dir) : openPostgres(where.url);
+  try {
+    await migrate(database.db);
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+  return database;
+}
+
+async function migrate(db: Db): Promise<void> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => MIGRATIONS } });
+  const { error } = await migrator.migrateToLatest();
+  if (error) throw new Error(`the database could not be migrated: ${error}`, { cause: error });
+}
+
+async function openPglite(dir: string): Promise<Database> {
+  // 'memory://' is what tests use; a folder gets Postgres' own durability (fsync through Node's fs).
+  const pglite = await PGlite.create(dir);
+  const db = new Kysely<Tables>({ dialect: new PGliteDialect({ pglite }) });
+  return {
+    kind: 'pglite',
+    db,
+    forBoss: { db: fromPglite(pglite), backend: 'pglite' },
+    listen: (channel, on_payload) => pglite.listen(channel, on_payload),
+    close: async () => {
+      if (!pglite.closed) await pglite.close();
+    },
+  };
+}
+
+function openPostgres(url: string): Database {
+  // int8 as number: our counters stay far below 2^53.
+  const getTypeParser = ((oid: number, format: 'text') =>
+    oid === 20 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser;
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: 10,
+    types: { getTypeParser },
+    application_name: 'kiln',
+  });
+  // An idle client that loses its server must not take the process down; the next query reports it.
+  pool.on('error', () => {});
+  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  const listener = pgListener(url);
+  return {
+    kind: 'postgres',
+    db,
+    forBoss: { connectionString: url },
+    listen: listener.listen,
+    close: async () => {
+      await listener.close();
+      await db.destroy();
+    },
+  };
+}
+
+/** One dedicated connection for LISTEN, reconnected for ever with back-off; every reconnect counts as a notification. */
+function pgListener(url: string) {
+  const handlers = new Map<Channel, Set<(payload: string) => void>>();
+  let client: pg.Client | null = null;
+  let closed = false;
+  let retry: NodeJS.Timeout | null = null;
+
+  async function connect(): Promise<void> {
+    const next = new pg.Client({ connectionString: url, application_name: 'kiln-listen', keepAlive: true });
+    next.on('notification', (m) => {
+      for (const handler of handlers.get(m.channel as Channel) ?? []) handler(m.payload ?? '');
+    });
+    next.on('error', () => again(next));
+    next.on('end', () => again(next));
+    await next.connect();
+    client = next;
+    for (const [channel, set] of handlers) {
+      await next.query(`listen ${channel}`);
+      for (const handler of set) handler('');
+    }
+  }
+  function again(lost: pg.Client): void {
+    if (closed || (client !== lost && client !== null) || retry) return;
+    client = null;
+    retry = setTimeout(() => {
+      retry = null;
+      connect().catch(() => again(lost));
+    }, 500);
+    retry.unref();
+  }
+  return {
+    async listen(channel: Channel, handler: (payload: string) => void): Promise<() => Promise<void>> {
+      const first = !handlers.has(channel);
+      const set = handlers.get(channel) ?? new Set();
+      set.add(handler);
+      handlers.set(channel, set);
+      if (!client && !retry) await connect();
+      else if (first && client) await client.query(`listen ${channel}`);
+      return async () => {
+        set.delete(handler);
+      };
+    },
+    async close(): Promise<void> {
+      closed = true;
+      if (retry) clearTimeout(retry);
+      await client?.end().catch(() => {});
+    },
+  };
+}
+
+/** Sent when the transaction commits, not before. The payload is at most 8,000 bytes. */
+export async function notify(trx: Conn, channel: Channel, payload: string): Promise<void> {
+  await sql`select pg_notify(${channel}, ${payload})`.execute(trx);
+}

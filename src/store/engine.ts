@@ -1,0 +1,44 @@
+import { sql } from 'kysely';
+import type { Conn } from './db.ts';
+
+/** Engines that share this database. Each beats; one that is silent for long no longer counts. */
+export async function registerEngine(db: Conn, of: { id: string; host: string; pid: number }): Promise<void> {
+  await db.insertInto('engines').values(of).execute();
+}
+
+export async function beatEngine(db: Conn, id: string): Promise<void> {
+  await db
+    .updateTable('engines')
+    .set({ seen_at: sql<Date>`clock_timestamp()` })
+    .where('id', '=', id)
+    .execute();
+}
+
+export async function removeEngine(db: Conn, id: string): Promise<void> {
+  await db.deleteFrom('engines').where('id', '=', id).execute();
+}
+
+export async function removeSilentEngines(db: Conn, silent_ms: number): Promise<void> {
+  await db
+    .deleteFrom('engines')
+    .where('seen_at', '<', sql<Date>`clock_timestamp() - ${`${silent_ms} milliseconds`}::interval`)
+    .execute();
+}
+
+export async function livingEngineIds(db: Conn): Promise<string[]> {
+  return (await db.selectFrom('engines').select('id').execute()).map((row) => row.id);
+}
+
+export async function readSetting(db: Conn, name: string): Promise<unknown> {
+  const row = await db.selectFrom('settings').select('value').where('name', '=', name).executeTakeFirst();
+  return row?.value;
+}
+
+/** Written once; a later write of the same name is ignored. */
+export async function writeSettingOnce(db: Conn, name: string, value: unknown): Promise<void> {
+  await db
+    .insertInto('settings')
+    .values({ name, value: JSON.stringify(value) })
+    .onConflict((c) => c.doNothing())
+    .execute();
+}

@@ -1,0 +1,156 @@
+/**
+ * One idempotency key, one execution (I6). `begin` inserts the row or finds it; whoever inserted it executes. A
+ * second request waits for the answer. The row is written before the work starts, so that it also holds across a
+ * crash: a row left without an answer by a dead engine may be taken over once its lock has run out.
+ */
+import { sql } from 'kysely';
+import type { Conn, Db } from './db.ts';
+
+export interface KeyScope {
+  tenant_id: string;
+  method: string;
+  path: string;
+  key: string;
+}
+
+export interface StoredAnswer {
+  status: number;
+  answer: string;
+  subject: Record<string, unknown> | null;
+}
+
+export type Begun =
+  | { kind: 'execute'; previous_subject: Record<string, unknown> | null }
+  | { kind: 'running' }
+  | { kind: 'other_body' }
+  | { kind: 'done'; stored: StoredAnswer };
+
+export async function beginIdempotent(
+  db: Db,
+  scope: KeyScope,
+  body_sha256: string,
+  owner: string,
+  lock_ms: number,
+): Promise<Begun> {
+  const locked_until = sql<Date>`clock_timestamp() + ${`${lock_ms} milliseconds`}::interval`;
+  const inserted = await db
+    .insertInto('idempotency_keys')
+    .values({ ...scope, body_sha256, owner, locked_until })
+    .onConflict((c) => c.doNothing())
+    .executeTakeFirst();
+  if ((inserted.numInsertedOrUpdatedRows ?? 0n) > 0n) return { kind: 'execute', previous_subject: null };
+  const row = await whole(db, scope);
+  if (!row) return { kind: 'running' };
+  if (row.body_sha256 !== body_sha256) return { kind: 'other_body' };
+  if (row.status !== null && row.answer !== null)
+    return { kind: 'done', stored: { status: row.status, answer: row.answer, subject: row.subject } };
+  const taken = await db
+    .updateTable('idempotency_keys')
+    .set({ owner, locked_until })
+    .where('tenant_id', '=', scope.tenant_id)
+    .where('method', '=', scope.method)
+    .where('path', '=', scope.path)
+    .where('key', '=', scope.key)
+    .where('status', 'is', null)
+    .where('locked_until', '<=', sql<Date>`clock_timestamp()`)
+    .executeTakeFirst();
+  return taken.numUpdatedRows > 0n ? { kind: 'execute', previous_subject: row.subject } : { kind: 'running' };
+}
+
+/** While the work runs: keeps the lock. */
+export async function extendIdempotent(
+  db: Conn,
+  scope: KeyScope,
+  owner: string,
+  lock_ms: number,
+): Promise<void> {
+  await mine(db, scope, owner)
+    .set({ locked_until: sql<Date>`clock_timestamp() + ${`${lock_ms} milliseconds`}::interval` })
+    .execute();
+}
+
+/**
+ * Written in the same transaction as the effect itself (a version row, say): if the engine dies before the answer is
+ * stored, the next attempt finds what was made and does not make it again.
+ */
+export async function recordSubject(
+  trx: Conn,
+  scope: KeyScope,
+  subject: Record<string, unknown>,
+): Promise<void> {
+  await trx
+    .updateTable('idempotency_keys')
+    .set({ subject: JSON.stringify(subject) })
+    .where('tenant_id', '=', scope.tenant_id)
+    .where('method', '=', scope.method)
+    .where('path', '=', scope.path)
+    .where('key', '=', scope.key)
+    .execute();
+}
+
+export async function finishIdempotent(
+  db: Conn,
+  scope: KeyScope,
+  owner: string,
+  status: number,
+  answer: string,
+): Promise<void> {
+  await mine(db, scope, owner).set({ status, answer, locked_until: null }).execute();
+}
+
+/** 5xx and 429 are not stored: the same key may try again. */
+export async function abandonIdempotent(db: Conn, scope: KeyScope, owner: string): Promise<void> {
+  await db
+    .deleteFrom('idempotency_keys')
+    .where('tenant_id', '=', scope.tenant_id)
+    .where('method', '=', scope.method)
+    .where('path', '=', scope.path)
+    .where('key', '=', scope.key)
+    .where('owner', '=', owner)
+    .where('status', 'is', null)
+    .where('subject', 'is', null)
+    .execute();
+  await mine(db, scope, owner).set({ locked_until: sql<Date>`clock_timestamp()` }).execute();
+}
+
+export async function readIdempotent(db: Conn, scope: KeyScope): Promise<StoredAnswer | 'running' | 'gone'> {
+  const row = await whole(db, scope);
+  if (!row) return 'gone';
+  if (row.status === null || row.answer === null) return 'running';
+  return { status: row.status, answer: row.answer, subject: row.subject };
+}
+
+export async function deleteIdempotentBefore(db: Conn, before: Date): Promise<void> {
+  await db.deleteFrom('idempotency_keys').where('created_at', '<', before).execute();
+}
+
+/** On the start of the only engine of a data folder: nobody is executing any more. */
+export async function unlockAllIdempotent(db: Conn): Promise<void> {
+  await db
+    .updateTable('idempotency_keys')
+    .set({ locked_until: sql<Date>`clock_timestamp()` })
+    .where('status', 'is', null)
+    .execute();
+}
+
+function whole(db: Conn, scope: KeyScope) {
+  return db
+    .selectFrom('idempotency_keys')
+    .selectAll()
+    .where('tenant_id', '=', scope.tenant_id)
+    .where('method', '=', scope.method)
+    .where('path', '=', scope.path)
+    .where('key', '=', scope.key)
+    .executeTakeFirst();
+}
+
+function mine(db: Conn, scope: KeyScope, owner: string) {
+  return db
+    .updateTable('idempotency_keys')
+    .where('tenant_id', '=', scope.tenant_id)
+    .where('method', '=', scope.method)
+    .where('path', '=', scope.path)
+    .where('key', '=', scope.key)
+    .where('owner', '=', owner)
+    .where('status', 'is', null);
+}

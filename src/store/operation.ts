@@ -1,0 +1,224 @@
+/**
+ * Operations and their leases. The rules (I5) live in the SQL, not in the worker:
+ *
+ * - A publish may be claimed only when no earlier publish of its deployment is unfinished: first come, first served.
+ *   Promotes and rollbacks do not wait (I4: a rollback acts at once); the sequence number decides who is in force.
+ * - Claiming raises `lease_token`. `guard` is the first statement of every transaction a worker writes in: it checks
+ *   the token and extends the lease; zero rows changed means the lease is lost, and nothing gets written.
+ */
+import { sql } from 'kysely';
+import type { Failure, Stage } from '../domain/failure.ts';
+import { isFinished, type Operation, type OperationKind } from '../domain/operation.ts';
+import { type Conn, type Db, json, type Trx } from './db.ts';
+import { lockDeployment } from './deployment.ts';
+
+/** The worker no longer holds the operation: somebody else took it over, or it was finished. Write nothing more. */
+export class LeaseLost extends Error {
+  constructor(operation_id: string) {
+    super(`the lease of operation ${operation_id} is lost`);
+    this.name = 'LeaseLost';
+  }
+}
+
+export interface Lease {
+  operation_id: string;
+  token: number;
+}
+
+export async function insertOperation(
+  trx: Trx,
+  row: {
+    id: string;
+    tenant_id: string;
+    kind: OperationKind;
+    deployment_id: string;
+    version_id: string;
+    seq: number;
+  },
+): Promise<Operation> {
+  return trx
+    .insertInto('operations')
+    .values({ ...row, state: 'queued', stage: 'queued' })
+    .returningAll()
+    .executeTakeFirstOrThrow();
+}
+
+export async function getOperation(db: Conn, id: string): Promise<Operation | undefined> {
+  return db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+/** The newest operation about a version. */
+export async function operationOfVersion(db: Conn, version_id: string): Promise<Operation | undefined> {
+  return db
+    .selectFrom('operations')
+    .selectAll()
+    .where('version_id', '=', version_id)
+    .orderBy('seq', 'desc')
+    .executeTakeFirst();
+}
+
+export async function publishOfVersion(db: Conn, version_id: string): Promise<Operation | undefined> {
+  return db
+    .selectFrom('operations')
+    .selectAll()
+    .where('version_id', '=', version_id)
+    .where('kind', '=', 'publish')
+    .executeTakeFirst();
+}
+
+export async function unfinishedOf(db: Conn, deployment_id: string): Promise<Operation[]> {
+  return db
+    .selectFrom('operations')
+    .selectAll()
+    .where('deployment_id', '=', deployment_id)
+    .where('finished_at', 'is', null)
+    .orderBy('seq')
+    .execute();
+}
+
+/** Takes the operation under a lease, or null when it is not this worker's turn (finished, leased, or not first in line). */
+export async function claimOperation(
+  db: Db,
+  id: string,
+  by: { owner: string; lease_ms: number },
+): Promise<Operation | null> {
+  return db.transaction().execute(async (trx) => {
+    const wanted = await getOperation(trx, id);
+    if (!wanted || isFinished(wanted.state)) return null;
+    await lockDeployment(trx, wanted.deployment_id);
+    let query = trx
+      .updateTable('operations')
+      .set({
+        state: 'running',
+        lease_owner: by.owner,
+        lease_token: sql<number>`lease_token + 1`,
+        attempt: sql<number>`attempt + 1`,
+        lease_expires_at: leaseEnd(by.lease_ms),
+        started_at: sql<Date>`coalesce(started_at, clock_timestamp())`,
+      })
+      .where('id', '=', id)
+      .where((eb) =>
+        eb.or([
+          eb('state', '=', 'queued'),
+          eb.and([eb('state', '=', 'running'), eb('lease_expires_at', '<=', sql<Date>`clock_timestamp()`)]),
+        ]),
+      );
+    if (wanted.kind === 'publish')
+      query = query.where((eb) =>
+        eb.not(
+          eb.exists(
+            eb
+              .selectFrom('operations as earlier')
+              .select('earlier.id')
+              .where('earlier.deployment_id', '=', wanted.deployment_id)
+              .where('earlier.kind', '=', 'publish')
+              .where('earlier.seq', '<', wanted.seq)
+              .where('earlier.finished_at', 'is', null),
+          ),
+        ),
+      );
+    return (await query.returningAll().executeTakeFirst()) ?? null;
+  });
+}
+
+/** Keeps the lease; throws LeaseLost. Called on a timer, and first in every transaction the worker writes in. */
+export async function guard(trx: Conn, lease: Lease, lease_ms: number): Promise<Operation> {
+  return trx
+    .updateTable('operations')
+    .set({ lease_expires_at: leaseEnd(lease_ms) })
+    .where('id', '=', lease.operation_id)
+    .where('lease_token', '=', lease.token)
+    .where('state', '=', 'running')
+    .returningAll()
+    .executeTakeFirstOrThrow(() => new LeaseLost(lease.operation_id));
+}
+
+export async function recordOperationStage(
+  trx: Trx,
+  lease: Lease,
+  stage: Stage,
+  deadline_ms: number,
+): Promise<void> {
+  await trx
+    .updateTable('operations')
+    .set({
+      stage,
+      stage_deadline_at: sql<Date>`clock_timestamp() + ${`${deadline_ms} milliseconds`}::interval`,
+    })
+    .where('id', '=', lease.operation_id)
+    .execute();
+}
+
+export interface Outcome {
+  state: 'succeeded' | 'failed' | 'cancelled';
+  promoted: boolean;
+  superseded: boolean;
+  failure: Failure | null;
+}
+
+/** The one writer of a final state. The caller has called `guard` in the same transaction. */
+export async function finishOperation(trx: Trx, id: string, outcome: Outcome): Promise<void> {
+  const { failure, ...plain } = outcome;
+  await trx
+    .updateTable('operations')
+    .set({
+      ...plain,
+      failure: failure === null ? null : (json(failure) as unknown as string),
+      finished_at: sql<Date>`clock_timestamp()`,
+      lease_owner: null,
+      lease_expires_at: null,
+      stage_deadline_at: null,
+    })
+    .where('id', '=', id)
+    .where('finished_at', 'is', null)
+    .execute();
+}
+
+/** The publish whose turn it is once an earlier one has finished. */
+export async function nextPublish(trx: Conn, deployment_id: string): Promise<Operation | undefined> {
+  return trx
+    .selectFrom('operations')
+    .selectAll()
+    .where('deployment_id', '=', deployment_id)
+    .where('kind', '=', 'publish')
+    .where('finished_at', 'is', null)
+    .orderBy('seq')
+    .executeTakeFirst();
+}
+
+export async function requestCancel(trx: Trx, id: string): Promise<Operation | undefined> {
+  return trx
+    .updateTable('operations')
+    .set({ cancel_requested_at: sql<Date>`coalesce(cancel_requested_at, clock_timestamp())` })
+    .where('id', '=', id)
+    .where('finished_at', 'is', null)
+    .returningAll()
+    .executeTakeFirst();
+}
+
+/** Operations nobody works on although they could be: queued and first in line, or with an expired lease. */
+export async function abandonedOperations(db: Conn): Promise<{ id: string; kind: OperationKind }[]> {
+  const { rows } = await sql<{ id: string; kind: OperationKind }>`
+    select o.id, o.kind from operations o
+     where o.finished_at is null
+       and (o.state = 'queued' or o.lease_expires_at <= clock_timestamp())
+       and (o.kind <> 'publish' or not exists (
+             select 1 from operations e where e.deployment_id = o.deployment_id and e.kind = 'publish'
+                and e.seq < o.seq and e.finished_at is null))
+     order by o.created_at limit 200`.execute(db);
+  return rows;
+}
+
+/** On the start of the only engine of a data folder: whoever held a lease is gone. */
+export async function expireAllLeases(db: Conn): Promise<void> {
+  await db
+    .updateTable('operations')
+    .set({ lease_expires_at: sql<Date>`clock_timestamp()` })
+    .where('state', '=', 'running')
+    .where('finished_at', 'is', null)
+    .execute();
+}
+
+function leaseEnd(lease_ms: number) {
+  return sql<Date>`clock_timestamp() + ${`${lease_ms} milliseconds`}::interval`;
+}

@@ -1,0 +1,63 @@
+import type { Release } from '../domain/release.ts';
+import { type Conn, json, type Trx } from './db.ts';
+import { type Page, type PageRequest, toPage } from './page.ts';
+
+export async function insertRelease(
+  trx: Trx,
+  row: Omit<Release, 'created_at' | 'collected_at'>,
+): Promise<Release> {
+  return trx
+    .insertInto('releases')
+    .values({ ...row, manifest: json(row.manifest) as unknown as string })
+    .returningAll()
+    .executeTakeFirstOrThrow();
+}
+
+export async function getRelease(db: Conn, tenant_id: string, id: string): Promise<Release | undefined> {
+  return db
+    .selectFrom('releases')
+    .selectAll()
+    .where('tenant_id', '=', tenant_id)
+    .where('id', '=', id)
+    .executeTakeFirst();
+}
+
+export async function releaseById(db: Conn, id: string): Promise<Release> {
+  return db.selectFrom('releases').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
+}
+
+export async function listReleases(
+  db: Conn,
+  deployment_id: string,
+  page: PageRequest,
+): Promise<Page<Release>> {
+  let query = db
+    .selectFrom('releases')
+    .selectAll()
+    .where('deployment_id', '=', deployment_id)
+    .orderBy('id', 'desc')
+    .limit(page.limit + 1)
+    .offset(page.offset);
+  if (page.cursor) query = query.where('id', '<', page.cursor);
+  return toPage(await query.execute(), page);
+}
+
+/** A stored release of this deployment made from equal inputs: the build may be skipped. */
+export async function reusableRelease(
+  db: Conn,
+  deployment_id: string,
+  reuse_key: string,
+): Promise<Release | undefined> {
+  return db
+    .selectFrom('releases')
+    .selectAll()
+    .where('deployment_id', '=', deployment_id)
+    .where('reuse_key', '=', reuse_key)
+    .where('collected_at', 'is', null)
+    .orderBy('id', 'desc')
+    .executeTakeFirst();
+}
+
+export async function markCollected(trx: Trx, object_key: string, at: Date): Promise<void> {
+  await trx.updateTable('releases').set({ collected_at: at }).where('object_key', '=', object_key).execute();
+}

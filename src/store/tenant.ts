@@ -1,0 +1,157 @@
+import { sql } from 'kysely';
+import { slugify } from '../domain/slug.ts';
+import type { Project, Tenant, Workspace } from '../domain/tenant.ts';
+import type { Conn, Trx } from './db.ts';
+
+export type NewId = (prefix: import('../domain/ids.ts').IdPrefix) => string;
+
+/** The tenant of a single-tenant install, made on first start together with its default workspace and project. */
+export async function ensureTenant(
+  trx: Trx,
+  newId: NewId,
+  named: { name: string; slug: string },
+): Promise<Tenant> {
+  const found = await trx.selectFrom('tenants').selectAll().where('slug', '=', named.slug).executeTakeFirst();
+  if (found) return found;
+  const tenant = await trx
+    .insertInto('tenants')
+    .values({ id: newId('ten'), name: named.name, slug: named.slug })
+    .returningAll()
+    .executeTakeFirstOrThrow();
+  await ensureOwner(trx, newId, tenant.id, {});
+  return tenant;
+}
+
+export async function getTenant(db: Conn, id: string): Promise<Tenant | undefined> {
+  return db.selectFrom('tenants').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+export interface OwnerSelector {
+  workspace_id?: string;
+  workspace_slug?: string;
+  workspace_name?: string;
+  project_id?: string;
+  project_slug?: string;
+  project_name?: string;
+  external_workspace_id?: string;
+  external_project_id?: string;
+}
+
+/**
+ * The workspace and project that attribution fields name, found or made; without any, the default ones. Ids that
+ * do not exist in this tenant give undefined (the caller answers 404).
+ */
+export async function ensureOwner(
+  trx: Trx,
+  newId: NewId,
+  tenant_id: string,
+  by: OwnerSelector,
+): Promise<{ workspace: Workspace; project: Project } | undefined> {
+  const project = by.project_id ? await projectById(trx, tenant_id, by.project_id) : undefined;
+  if (by.project_id && !project) return undefined;
+  const workspace = await ensureWorkspace(trx, newId, tenant_id, {
+    ...by,
+    workspace_id: project?.workspace_id ?? by.workspace_id,
+  });
+  if (!workspace) return undefined;
+  if (project) return { workspace, project };
+  return { workspace, project: await ensureProject(trx, newId, workspace, by) };
+}
+
+async function projectById(trx: Conn, tenant_id: string, id: string): Promise<Project | undefined> {
+  return trx
+    .selectFrom('projects')
+    .selectAll()
+    .where('tenant_id', '=', tenant_id)
+    .where('id', '=', id)
+    .executeTakeFirst();
+}
+
+async function ensureWorkspace(
+  trx: Trx,
+  newId: NewId,
+  tenant_id: string,
+  by: OwnerSelector,
+): Promise<Workspace | undefined> {
+  const mine = trx.selectFrom('workspaces').selectAll().where('tenant_id', '=', tenant_id);
+  if (by.workspace_id) return mine.where('id', '=', by.workspace_id).executeTakeFirst();
+  const external_id = by.workspace_slug || by.workspace_name ? null : (by.external_workspace_id ?? null);
+  if (external_id !== null) {
+    const found = await mine.where('external_id', '=', external_id).executeTakeFirst();
+    if (found) return found;
+  }
+  const name = by.workspace_name ?? by.workspace_slug ?? external_id ?? 'default';
+  const wanted = slugify(by.workspace_slug ?? name, 'workspace');
+  if (external_id === null) {
+    const found = await mine.where('slug', '=', wanted).executeTakeFirst();
+    if (found) return found;
+  }
+  const slug = await freeSlug(
+    wanted,
+    async (s) => (await mine.where('slug', '=', s).executeTakeFirst()) !== undefined,
+  );
+  await trx
+    .insertInto('workspaces')
+    .values({ id: newId('ws'), tenant_id, name, slug, external_id })
+    .onConflict((c) => c.doNothing())
+    .execute();
+  const again =
+    external_id !== null ? mine.where('external_id', '=', external_id) : mine.where('slug', '=', slug);
+  return again.executeTakeFirst();
+}
+
+async function ensureProject(
+  trx: Trx,
+  newId: NewId,
+  workspace: Workspace,
+  by: OwnerSelector,
+): Promise<Project> {
+  const mine = trx.selectFrom('projects').selectAll().where('workspace_id', '=', workspace.id);
+  const external_id = by.project_slug || by.project_name ? null : (by.external_project_id ?? null);
+  if (external_id !== null) {
+    const found = await mine.where('external_id', '=', external_id).executeTakeFirst();
+    if (found) return found;
+  }
+  const name = by.project_name ?? by.project_slug ?? external_id ?? 'default';
+  const wanted = slugify(by.project_slug ?? name, 'project');
+  if (external_id === null) {
+    const found = await mine.where('slug', '=', wanted).executeTakeFirst();
+    if (found) return found;
+  }
+  const slug = await freeSlug(
+    wanted,
+    async (s) => (await mine.where('slug', '=', s).executeTakeFirst()) !== undefined,
+  );
+  await trx
+    .insertInto('projects')
+    .values({
+      id: newId('prj'),
+      tenant_id: workspace.tenant_id,
+      workspace_id: workspace.id,
+      name,
+      slug,
+      external_id,
+    })
+    .onConflict((c) => c.doNothing())
+    .execute();
+  const again =
+    external_id !== null ? mine.where('external_id', '=', external_id) : mine.where('slug', '=', slug);
+  return again.executeTakeFirstOrThrow();
+}
+
+/** `wanted`, or `wanted-2`, `wanted-3`, … */
+export async function freeSlug(wanted: string, taken: (slug: string) => Promise<boolean>): Promise<string> {
+  for (let n = 1; n < 1000; n++) {
+    const slug = n === 1 ? wanted : `${wanted}-${n}`;
+    if (!(await taken(slug))) return slug;
+  }
+  throw new Error(`no free slug like ${wanted}`);
+}
+
+export async function getWorkspace(db: Conn, id: string): Promise<Workspace | undefined> {
+  return db.selectFrom('workspaces').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+export async function ping(db: Conn): Promise<void> {
+  await sql`select 1`.execute(db);
+}
