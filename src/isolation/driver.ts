@@ -61,6 +61,7 @@ export type ExitReason =
 
 export interface MachineExit {
   reason: ExitReason;
+  /** Null when a signal ended the command. A status of 128 + n counts as signal n, as every shell reports it. */
   exit_code: number | null;
   signal: string | null;
   /** What was seen at most. Bytes, count, milliseconds. */
@@ -82,6 +83,18 @@ export interface Machine {
   usage(): Promise<{ memory_bytes: number; processes: number }>;
 }
 
+/** What a driver is made from; everything it knows of the host comes through here. */
+export interface DriverOptions {
+  /** The data folder: machines carry a digest of its path, so that `sweep` finds those of this engine only. */
+  data_dir: string;
+  /** Scratch inside the data folder: one private folder (HOME and /tmp) per machine, removed with it. */
+  work_dir: string;
+  /** The engine's environment. Only PATH, certificate and package-registry settings are picked from it. */
+  host_env: Record<string, string | undefined>;
+  /** Hand registry credentials (npm tokens, user:password in index URLs) to builds and execs. Default false. */
+  pass_registry_credentials?: boolean;
+}
+
 export interface IsolationDriver {
   name: DriverName;
   capabilities: Capabilities;
@@ -91,6 +104,9 @@ export interface IsolationDriver {
   base(): Promise<string>;
   /** Rejects only when the machine could not be started at all. */
   start(spec: MachineSpec): Promise<Machine>;
-  /** After a crash: kills whatever is left of machines of this data folder, except `keep`. Returns their ids. */
+  /**
+   * After a crash: kills whatever is left of machines of this data folder, of any driver, except `keep` and the
+   * machines this driver object started itself; then removes their private folders. Returns their ids.
+   */
   sweep(keep: ReadonlySet<string>): Promise<string[]>;
 }

@@ -1,0 +1,4 @@
+import { isolationContract } from '../contract.ts';
+import { bubblewrapDriver } from './driver.ts';
+
+await isolationContract('bubblewrap', bubblewrapDriver);

@@ -1,0 +1,73 @@
+import type { DriverOptions, MachineSpec } from './driver.ts';
+import { DATA_MARK, lockLimit, MACHINE_MARK } from './marks.ts';
+import { countTasks, makeScanner, type ProcessScanner } from './processes.ts';
+import { findProgram, limitArguments } from './program.ts';
+import { forKind, type RegistrySettings, readRegistrySettings } from './registry.ts';
+import { makePrivateDir } from './scratch.ts';
+import { dataKey, sweepMachines } from './sweep.ts';
+import { findToolchains, type Toolchain } from './toolchain.ts';
+import { makeSampler, type Sampler } from './watchdog.ts';
+
+/** What the machines of one driver object share, and what every driver does alike before it launches one. */
+export interface Host {
+  scanner: ProcessScanner;
+  sampler: Sampler;
+  /** Ids of machines this driver object supervises. */
+  running: Set<string>;
+  /** Stands for the data folder in marks. */
+  data_key: string;
+  /** The engine's search path, from which the machines' own is made. */
+  search_path: string;
+  /** Holds the private folders of machines, by id. */
+  work_dir: string;
+  /** Makes what a (checked) spec's machine needs on this host. */
+  prepare(spec: MachineSpec, private_dir: string): Promise<Prepared>;
+  /** As `IsolationDriver.sweep`. */
+  sweep(keep: ReadonlySet<string>): Promise<string[]>;
+}
+
+export interface Prepared {
+  /** The machine's own folder, with `tmp` and `home`. */
+  private_dir: string;
+  tools: Toolchain[];
+  registry: RegistrySettings;
+  /** Environment of the launcher by which its processes are found again. */
+  marks: Record<string, string>;
+  /** Goes in front of the launcher's command line. */
+  limit_arguments: string[];
+}
+
+export function openHost(o: DriverOptions): Host {
+  const scanner = makeScanner();
+  const running = new Set<string>();
+  const data_key = dataKey(o.data_dir);
+  const search_path = o.host_env.PATH ?? '';
+  let registry: Promise<RegistrySettings> | undefined;
+
+  return {
+    ...{ scanner, running, data_key, search_path, work_dir: o.work_dir },
+    sampler: makeSampler(scanner),
+    async prepare(spec, private_dir) {
+      registry ??= readRegistrySettings(o);
+      const settings = forKind(await registry, spec.kind);
+      await makePrivateDir(private_dir, settings.files);
+      return {
+        private_dir,
+        tools: await findToolchains(search_path),
+        registry: settings,
+        marks: { [MACHINE_MARK]: spec.id, [DATA_MARK]: data_key },
+        limit_arguments: limitArguments({
+          prlimit: findProgram('prlimit', search_path),
+          limits: spec.limits,
+          user_tasks: countTasks(),
+          lock_limit: lockLimit(`${data_key}/${spec.id}`),
+        }),
+      };
+    },
+    sweep: (keep) =>
+      sweepMachines({
+        ...{ scanner, data_key, work_dir: o.work_dir },
+        keep: (id) => keep.has(id) || running.has(id),
+      }),
+  };
+}

@@ -1,0 +1,4 @@
+import { isolationContract } from '../contract.ts';
+import { processDriver } from './driver.ts';
+
+await isolationContract('process', processDriver);

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { forKind, npmConfig, pipConfig, readRegistrySettings, withoutCredentials } from './registry.ts';
+
+describe('registry settings', () => {
+  it('cuts credentials out of every URL', () => {
+    assert.equal(withoutCredentials('https://u:p@host/x'), 'https://host/x');
+    assert.equal(withoutCredentials('https://tok@a.b:8080/x http://u:p@c/'), 'https://a.b:8080/x http://c/');
+    assert.equal(withoutCredentials('https://a,https://u:p@b|direct'), 'https://a,https://b|direct');
+    assert.equal(withoutCredentials('https://host/@scope/pkg'), 'https://host/@scope/pkg');
+  });
+
+  it('keeps only registry lines of npm configuration', () => {
+    const lines = [
+      'registry = https://u:p@npm.example/',
+      '@acme:registry=https://acme.example/',
+      '//npm.example/:_authToken=secret',
+      '_auth=secret',
+      'email=me@example.com',
+      'script-shell=/bin/evil',
+      'strict-ssl=false',
+    ];
+    const kept = 'registry = https://npm.example/\n@acme:registry=https://acme.example/\nstrict-ssl=false\n';
+    assert.equal(npmConfig(lines, false), kept);
+    assert.match(npmConfig(lines, true), /u:p@npm.example\/\n(.*\n)*.*_authToken=secret/);
+    assert.doesNotMatch(npmConfig(lines, true), /script-shell|email/);
+  });
+
+  it('merges pip configuration, with values over several lines', () => {
+    const lines = [
+      '[global]',
+      'index-url = https://u:p@pypi.example/simple',
+      'extra-index-url =',
+      '    https://u:p@one.example/',
+      '    https://two.example/',
+      'no-cache-dir = true',
+      '[install]',
+      'cert: /etc/ca.pem',
+    ];
+    const text = pipConfig(lines, false);
+    assert.match(text, /^\[global\]\nindex-url = https:\/\/pypi\.example\/simple\n/);
+    assert.match(text, /extra-index-url = \n {4}https:\/\/one\.example\/\n {4}https:\/\/two\.example\/\n/);
+    assert.match(text, /cert = \/etc\/ca\.pem/);
+    assert.doesNotMatch(text, /no-cache-dir|u:p/);
+    assert.equal(pipConfig([], false), '');
+  });
+
+  it('takes nothing else of the environment, and only certificates for instances', async () => {
+    const home = await mkdtemp(join(tmpdir(), 'kiln-registry-'));
+    await mkdir(join(home, '.config/pip'), { recursive: true });
+    await writeFile(join(home, '.config/pip/pip.conf'), '[global]\nfind-links = /srv/wheels\n');
+    const host_env = {
+      HOME: home,
+      PATH: '/nowhere',
+      AWS_SECRET_ACCESS_KEY: 'x',
+      SSL_CERT_FILE: '/srv/ca.pem',
+      PIP_INDEX_URL: 'https://u:p@pypi.example/',
+      HTTPS_PROXY: 'http://u:p@proxy:3128',
+    };
+    const settings = await readRegistrySettings({ data_dir: '/d', work_dir: '/d/w', host_env });
+    await rm(home, { recursive: true });
+    assert.deepEqual(settings.env, {
+      SSL_CERT_FILE: '/srv/ca.pem',
+      PIP_INDEX_URL: 'https://pypi.example/',
+      HTTPS_PROXY: 'http://proxy:3128',
+    });
+    assert.ok(settings.paths.includes('/srv/ca.pem') && settings.paths.includes('/srv/wheels'));
+    assert.equal(forKind(settings, 'build'), settings);
+    assert.deepEqual(forKind(settings, 'instance'), {
+      env: { SSL_CERT_FILE: '/srv/ca.pem' },
+      files: [],
+      paths: ['/srv/ca.pem'],
+    });
+  });
+});

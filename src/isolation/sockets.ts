@@ -1,0 +1,64 @@
+import { readdirSync, readlinkSync } from 'node:fs';
+import type { ListeningPort } from '../domain/failure.ts';
+import { readProc } from './marks.ts';
+
+/**
+ * TCP ports that some processes listen on. Machines share the host's network namespace, so the kernel's list is
+ * narrowed to sockets that one of the processes holds open.
+ */
+export function listeningPorts(pids: readonly number[]): ListeningPort[] {
+  const listening = new Map<string, ListeningPort>();
+  for (const file of ['/proc/net/tcp', '/proc/net/tcp6'])
+    for (const [inode, port] of parseListening(readProc(file) ?? '')) listening.set(inode, port);
+  const found = new Map<string, ListeningPort>();
+  if (listening.size === 0) return [];
+  for (const pid of pids)
+    for (const inode of socketInodes(pid)) {
+      const port = listening.get(inode);
+      if (port !== undefined) found.set(`${port.address} ${port.port}`, port);
+    }
+  return [...found.values()].sort((a, b) => a.port - b.port || a.address.localeCompare(b.address));
+}
+
+/** Rows of /proc/net/tcp{,6} in state LISTEN (0A), by socket inode. */
+export function parseListening(text: string): Map<string, ListeningPort> {
+  const ports = new Map<string, ListeningPort>();
+  for (const line of text.split('\n').slice(1)) {
+    const fields = line.trim().split(/\s+/);
+    const [address, port] = (fields[1] ?? '').split(':');
+    if (fields[3] !== '0A' || !address || !port || !fields[9]) continue;
+    ports.set(fields[9], { address: readAddress(address), port: Number.parseInt(port, 16) });
+  }
+  return ports;
+}
+
+/** The kernel prints addresses as 32-bit words in the host's byte order (little-endian on all we support). */
+function readAddress(hex: string): string {
+  const bytes = Buffer.from(hex, 'hex');
+  for (let at = 0; at + 4 <= bytes.length; at += 4) bytes.subarray(at, at + 4).reverse();
+  if (bytes.length === 4) return bytes.join('.');
+  if (bytes.every((byte) => byte === 0)) return '::';
+  if (bytes.subarray(0, 15).every((byte) => byte === 0) && bytes[15] === 1) return '::1';
+  if (bytes.subarray(0, 10).every((byte) => byte === 0) && bytes.readUInt16BE(10) === 0xffff)
+    return bytes.subarray(12).join('.');
+  return Array.from({ length: 8 }, (_, word) => bytes.readUInt16BE(word * 2).toString(16)).join(':');
+}
+
+function socketInodes(pid: number): string[] {
+  const inodes: string[] = [];
+  let names: string[];
+  try {
+    names = readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    return inodes;
+  }
+  for (const name of names) {
+    try {
+      const match = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${name}`));
+      if (match?.[1]) inodes.push(match[1]);
+    } catch {
+      // Closed since the folder was listed.
+    }
+  }
+  return inodes;
+}

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { chmod, mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { findToolchains, machinePath, searchEntries } from './toolchain.ts';
+
+describe('toolchains', () => {
+  let dir: string;
+  before(async () => {
+    dir = await realpath(await mkdtemp(join(tmpdir(), 'kiln-tools-')));
+  });
+  after(() => rm(dir, { recursive: true }));
+
+  async function script(path: string, text: string): Promise<string> {
+    await mkdir(dirname(join(dir, path)), { recursive: true });
+    await writeFile(join(dir, path), `#!/bin/sh\n${text}\n`);
+    await chmod(join(dir, path), 0o755);
+    return join(dir, path);
+  }
+
+  it('leaves out the search path entries of npm run and relative ones', () => {
+    const path =
+      '/a/node_modules/.bin:/x/lib/node_modules/@npmcli/run-script/lib/node-gyp-bin:.::/usr/bin:/usr/bin';
+    assert.deepEqual(searchEntries(path), ['/usr/bin']);
+  });
+
+  it('offers the Node that runs Kiln when the host has none', async () => {
+    const empty = join(dir, 'empty');
+    await mkdir(empty);
+    const tools = await findToolchains(empty);
+    assert.deepEqual(
+      tools.map((tool) => [tool.name, tool.version]),
+      [['node', process.versions.node]],
+    );
+    assert.ok(machinePath(tools, empty).startsWith(dirname(tools[0]!.real_path)));
+  });
+
+  it('looks behind the shims of a version manager', async () => {
+    await script('versions/3.12.1/bin/python3', `printf '%s\\n' "$0" "${dir}/versions/3.12.1" 3.12.1`);
+    const shims = dirname(await script('shims/python3', `exec ${dir}/versions/3.12.1/bin/python3 "$@"`));
+    const python = (await findToolchains(shims)).find((tool) => tool.name === 'python3')!;
+    assert.deepEqual(python, {
+      name: 'python3',
+      path: join(shims, 'python3'),
+      real_path: `${dir}/versions/3.12.1/bin/python3`,
+      prefix_dir: `${dir}/versions/3.12.1`,
+      version: '3.12.1',
+    });
+    const path = machinePath([python], `${shims}:/usr/bin`).split(':');
+    assert.deepEqual(path.slice(0, 2), [`${dir}/versions/3.12.1/bin`, '/usr/bin']);
+    assert.ok(!path.includes(shims));
+  });
+
+  it('finds npm in its prefix and reads its version without running it', async () => {
+    const cli = await script('prefix/lib/node_modules/npm/bin/npm-cli.js', 'exit 1');
+    await writeFile(join(dir, 'prefix/lib/node_modules/npm/package.json'), '{"version":"10.1.2"}');
+    await mkdir(join(dir, 'prefix/bin'));
+    await symlink(cli, join(dir, 'prefix/bin/npm'));
+    const npm = (await findToolchains(join(dir, 'prefix/bin'))).find((tool) => tool.name === 'npm')!;
+    assert.deepEqual([npm.prefix_dir, npm.version], [join(dir, 'prefix'), '10.1.2']);
+  });
+
+  it('shows a lone program as a single file, and skips one that does not work', async () => {
+    const bin = dirname(await script('bin/uv', 'echo "uv 0.5.1"'));
+    await script('bin/bun', 'exit 1');
+    const tools = (await findToolchains(bin)).filter((tool) => tool.name !== 'node');
+    assert.deepEqual(
+      tools.map((tool) => [tool.name, tool.prefix_dir, tool.version]),
+      [['uv', join(bin, 'uv'), '0.5.1']],
+    );
+  });
+
+  it('never offers a tool for which a machine would have to see everything', async () => {
+    const bin = dirname(await script('wide/python3', "printf '%s\\n' /bin/python3 / 3.0"));
+    assert.ok(!(await findToolchains(bin)).some((tool) => tool.name === 'python3'));
+  });
+});

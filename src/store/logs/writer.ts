@@ -1,0 +1,226 @@
+import { type FileHandle, mkdir, open, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { makeRedactor, type Redactor, redactText } from '../../domain/redact.ts';
+import { type LogLine, type LogStream, previousPath, readStart, startLine } from './line.ts';
+
+export interface LogWriter {
+  write(stream: LogStream, chunk: Buffer): void;
+  /** One line of the engine's own. */
+  note(line: string): void;
+  /** The last lines, at most 200, oldest first. */
+  tail(n: number): string[];
+  /** Bytes accepted so far, including what an earlier writer left in the file. */
+  readonly bytes: number;
+  /** Writes what is left. Never rejects. */
+  close(): Promise<void>;
+}
+
+export interface LogOptions {
+  /** Of all files together. Bytes. */
+  max_bytes: number;
+  secrets: readonly string[];
+  on_full: 'stop' | 'rotate';
+  /** Called once, at the first disk error. */
+  on_error?: (error: Error) => void;
+  now?: () => Date;
+}
+
+const MAX_LINE_CHARS = 8 * 1024;
+const CUT_MARK = ' …[cut]';
+const TAIL_LINES = 200;
+/** Lines waiting for a slow disk; more are dropped. Bytes. */
+const MAX_WAITING_BYTES = 8 * 1024 * 1024;
+
+/**
+ * Opens a log for appending. A log is a side channel (I12): writing never throws and never waits, what the disk
+ * cannot take is dropped. Secrets are redacted by value before anything is kept. Disk errors show up
+ * in `on_error` only. The folder is made when it is missing.
+ */
+export function openLog(path: string, o: LogOptions): LogWriter {
+  const now = o.now ?? (() => new Date());
+  const file = appendTo(path, o);
+  const recent: string[] = [];
+  const splitters = new Map<LogStream, Splitter>();
+
+  function add(stream: LogStream, text: string): void {
+    recent.push(text);
+    if (recent.length > TAIL_LINES) recent.shift();
+    file.append({ t: now().toISOString(), s: stream, l: text });
+  }
+
+  return {
+    write(stream, chunk) {
+      let splitter = splitters.get(stream);
+      if (splitter === undefined) {
+        splitter = makeSplitter(makeRedactor(o.secrets), (line) => add(stream, line));
+        splitters.set(stream, splitter);
+      }
+      splitter.push(chunk);
+    },
+    note: (line) => add('kiln', cut(redactText(line, o.secrets))),
+    tail: (n) => (n <= 0 ? [] : recent.slice(-n)),
+    get bytes() {
+      return file.bytes();
+    },
+    async close() {
+      for (const splitter of splitters.values()) splitter.end();
+      splitters.clear();
+      await file.close();
+    },
+  };
+}
+
+interface Splitter {
+  push(chunk: Buffer): void;
+  end(): void;
+}
+
+/** Lines of a redacted stream; of a long one only the first 8 KiB are kept, so that no line needs much memory. */
+function makeSplitter(redactor: Redactor, on_line: (line: string) => void): Splitter {
+  let rest = '';
+  function take(text: string): void {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop()!.slice(0, MAX_LINE_CHARS + 1);
+    for (const line of lines) on_line(cut(line.endsWith('\r') ? line.slice(0, -1) : line));
+  }
+  return {
+    push: (chunk) => take(redactor.push(chunk)),
+    end() {
+      take(redactor.flush());
+      if (rest !== '') on_line(cut(rest));
+      rest = '';
+    },
+  };
+}
+
+function cut(line: string): string {
+  return line.length > MAX_LINE_CHARS ? line.slice(0, MAX_LINE_CHARS) + CUT_MARK : line;
+}
+
+interface Appender {
+  append(line: LogLine): void;
+  bytes(): number;
+  close(): Promise<void>;
+}
+
+/** Queues lines and writes them in batches, one batch at a time; the queue is bounded. */
+function appendTo(path: string, o: LogOptions): Appender {
+  const file_bytes = o.on_full === 'rotate' ? o.max_bytes / 2 : Number.POSITIVE_INFINITY;
+  let file: LogFile | undefined;
+  let waiting: Buffer[] = [];
+  let waiting_bytes = 0;
+  let dropped = 0;
+  let earlier = 0;
+  let accepted = 0;
+  let state: 'open' | 'full' | 'broken' | 'closed' = 'open';
+
+  async function guarded(work: () => Promise<void>): Promise<void> {
+    if (state === 'broken') return;
+    try {
+      await work();
+    } catch (error) {
+      state = 'broken';
+      waiting = [];
+      o.on_error?.(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+  let writing = guarded(async () => {
+    file = await openFile(path, file_bytes);
+    earlier = file.position();
+  });
+
+  async function flush(): Promise<void> {
+    const lines = waiting;
+    waiting = [];
+    waiting_bytes = 0;
+    await guarded(async () => await file!.append(lines));
+  }
+
+  function queue(line: LogLine): void {
+    const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
+    if (waiting_bytes + bytes.length > MAX_WAITING_BYTES) {
+      dropped++;
+      return;
+    }
+    if (waiting.length === 0) writing = writing.then(flush);
+    waiting.push(bytes);
+    waiting_bytes += bytes.length;
+    accepted += bytes.length;
+  }
+
+  return {
+    append(line) {
+      if (state !== 'open') return;
+      if (dropped > 0 && waiting.length === 0) {
+        queue({ ...line, s: 'kiln', l: `${dropped} lines dropped: the disk is too slow` });
+        dropped = 0;
+      }
+      if (o.on_full === 'rotate' || earlier + accepted < o.max_bytes) {
+        queue(line);
+        return;
+      }
+      state = 'full';
+      queue({
+        ...line,
+        s: 'kiln',
+        l: `the log reached its limit of ${o.max_bytes} bytes; the rest is dropped`,
+      });
+    },
+    bytes: () => earlier + accepted,
+    async close() {
+      await writing;
+      await guarded(async () => await file?.close());
+      state = 'closed';
+    },
+  };
+}
+
+interface LogFile {
+  /** Writes lines; goes on in a fresh file whenever the current one has `file_bytes`. */
+  append(lines: readonly Buffer[]): Promise<void>;
+  position(): number;
+  close(): Promise<void>;
+}
+
+async function openFile(path: string, file_bytes: number): Promise<LogFile> {
+  await mkdir(dirname(path), { recursive: true });
+  let handle: FileHandle = await open(path, 'a+');
+  let { at, header_bytes } = await readStart(handle);
+  let size = (await handle.stat()).size;
+  // A crash may have cut the last line: end it, so that the next one is whole.
+  const last = await handle.read(Buffer.alloc(1), 0, 1, Math.max(0, size - 1));
+  if (size > 0 && last.buffer[0] !== 10) {
+    await handle.appendFile('\n');
+    size++;
+  }
+  const position = () => at + size - header_bytes;
+
+  async function rotate(): Promise<void> {
+    const header = startLine(position());
+    await handle.close();
+    await rename(path, previousPath(path));
+    handle = await open(path, 'a+');
+    await handle.appendFile(header);
+    at = position();
+    header_bytes = header.length;
+    size = header.length;
+  }
+
+  return {
+    position,
+    close: () => handle.close(),
+    async append(lines) {
+      let batch: Buffer[] = [];
+      for (const line of lines) {
+        if (size + line.length > file_bytes && size > header_bytes) {
+          await handle.appendFile(Buffer.concat(batch));
+          batch = [];
+          await rotate();
+        }
+        batch.push(line);
+        size += line.length;
+      }
+      if (batch.length > 0) await handle.appendFile(Buffer.concat(batch));
+    },
+  };
+}
