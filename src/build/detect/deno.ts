@@ -1,0 +1,91 @@
+/** Deno: tasks and entry files. Deno itself comes from npm, so nothing but Node has to be there. */
+import { stringAt } from '../manifest.ts';
+import { quote } from '../quote.ts';
+import type { App } from './app.ts';
+import { type Detector, detection } from './detector.ts';
+import { fixedPort, fixedPortNotes } from './port.ts';
+
+const DENO = '2.6.3';
+const SETUP = 'export PATH="$PWD/.kiln/tools/node_modules/.bin:$PATH" DENO_DIR="$PWD/.kiln/deno"';
+const ENTRIES = ['main', 'server', 'mod', 'index', 'app'].flatMap((name) =>
+  ['ts', 'js', 'tsx'].flatMap((extension) => [`${name}.${extension}`, `src/${name}.${extension}`]),
+);
+const PORT_IN_CODE = /\bport\s*[:=]\s*(\d{2,5})\b/i;
+const READS_PORT = /env\.get\(\s*['"]PORT['"]/;
+
+export const deno: Detector = {
+  name: 'deno',
+  looks_for: ['deno.json', 'deno.jsonc'],
+  detect: (app) => {
+    const file = app.first('deno.json', 'deno.jsonc');
+    const entry = entryOf(app, file !== null);
+    if (!file && !entry) return null;
+    const config = file ? app.jsonc(file) : null;
+    const task = file ? (stringAt(config, 'tasks', 'start') ?? stringAt(config, 'tasks', 'serve')) : null;
+    if (!entry && !task) {
+      return {
+        stuck: `${file} is there, but no start task and no main.ts.`,
+        next_step: 'Add a "start" task, or name the file with entrypoint.',
+        evidence: file ? [app.evidence(file, file, 'this is a Deno app')] : [],
+      };
+    }
+    const serves =
+      entry !== null &&
+      app.search([entry], /^export default\b/) !== null &&
+      app.search([entry], /Deno\.serve/) === null;
+    const build = stringAt(config, 'tasks', 'build') === null ? [] : [`${SETUP}; deno task build`];
+    const cache = entry ? [`${SETUP}; deno cache ${quote(entry)}`] : [];
+    // Deno.serve listens on 8000 unless it is told otherwise; it does not read PORT by itself.
+    const fixed = fixedPortNotes(app, entry ? fixedPort(app, [entry], PORT_IN_CODE, READS_PORT) : null);
+    const silent =
+      entry !== null && !serves && fixed.port === null && app.search([entry], READS_PORT) === null;
+    const start = task
+      ? 'exec deno task start'
+      : serves
+        ? `exec deno serve -A --host 0.0.0.0 --port "$PORT" ${quote(entry!)}`
+        : `exec deno run -A ${quote(entry!)}`;
+    return detection({
+      ecosystem: 'deno',
+      framework:
+        file && app.line(file, /fresh/) !== null
+          ? 'fresh'
+          : file && app.line(file, /hono/) !== null
+            ? 'hono'
+            : null,
+      kind: 'dynamic',
+      install: [`npm install --no-audit --no-fund --no-save --prefix .kiln/tools deno@${DENO}`, ...cache],
+      build,
+      start: `${SETUP}; ${task && stringAt(config, 'tasks', 'start') === null ? 'exec deno task serve' : start}`,
+      setup: SETUP,
+      port: fixed.port ?? (silent && !task ? 8000 : null),
+      run_env: { DENO_NO_UPDATE_CHECK: '1' },
+      toolchains: [{ name: 'node', version: null, source: null }],
+      evidence: [
+        ...(file
+          ? [
+              app.evidence(
+                file,
+                task ? `task: ${task.slice(0, 100)}` : file,
+                'this is a Deno app',
+                task ? '"tasks"' : undefined,
+              ),
+            ]
+          : []),
+        ...(entry
+          ? [app.evidence(entry, entry, 'the server starts here', /Deno\.serve|export default/)]
+          : []),
+        ...fixed.evidence,
+      ],
+      warnings: fixed.warnings,
+    });
+  },
+};
+
+function entryOf(app: App, configured: boolean): string | null {
+  if (app.entrypoint && app.exists(app.entrypoint)) return app.entrypoint;
+  return (
+    ENTRIES.find(
+      (file) => app.exists(file) && (configured || app.search([file], /\bDeno\.serve\b/) !== null),
+    ) ?? null
+  );
+}

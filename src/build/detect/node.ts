@@ -1,0 +1,322 @@
+/** Node: servers and sites described by package.json, and lone server files. */
+import type { Evidence } from '../../domain/plan.ts';
+import { quote } from '../quote.ts';
+import { type App, openApp } from './app.ts';
+import { type Detection, type Detector, detection, type Stuck } from './detector.ts';
+import { type FrameworkPlan, frameworksOf, serverLibrary } from './node/frameworks.ts';
+import { binPath, type NodePackage, nodePackage, nodeVersion } from './node/package.ts';
+import { callsManager, refusesNpm } from './node/package-manager.ts';
+import {
+  entryFile,
+  mainOf,
+  runFile,
+  type Start,
+  scriptCommand,
+  servedFolder,
+  startScript,
+} from './node/start.ts';
+import { localDependencies, workspacePackages } from './node/workspace.ts';
+import { fixedPort, fixedPortNotes } from './port.ts';
+
+const PORT_IN_CODE = /\.listen\(\s*(\d{2,5})\b|\bport\b\s*[:=]\s*(\d{2,5})\b|\bPORT\b\s*=\s*(\d{2,5})\b/i;
+const READS_PORT = /\benv(?:\.|\[['"]|\.get\(['"])PORT\b|\bPORT\b[^=\n]{0,40}\benv\b/;
+const LOOPBACK =
+  /\.listen\([^)]{0,80}['"](127\.0\.0\.1|localhost)['"]|\bhost(?:name)?\s*[:=]\s*['"](127\.0\.0\.1|localhost)['"]/;
+
+/** A lone server.js may as well be a script for browsers; this cannot. */
+const USES_NET = /['"](?:node:)?(?:http|https|http2|net)['"]/;
+
+export const node: Detector = {
+  name: 'node',
+  looks_for: ['package.json', 'server.js'],
+  detect: (app) => {
+    const pkg = nodePackage(app);
+    if (pkg) return detectPackage(pkg) ?? detectMember(pkg) ?? stuck(pkg);
+    return app.exists('package.json') ? null : detectFile(app);
+  },
+};
+
+/** One package as an app of its own; null when nothing in it says how to run or serve it. */
+function detectPackage(pkg: NodePackage): Detection | Stuck | null {
+  const [found, ...others] = frameworksOf(pkg);
+  const framework = found && 'framework' in found.result ? found.result : null;
+  const start = ownServer(pkg, framework);
+  if (found && !framework && !start && 'stuck' in found.result) {
+    return { ...found.result, evidence: [dependency(pkg, found.package, `this is a ${found.rule} app`)] };
+  }
+  const evidence = [
+    ...pkg.manager.evidence,
+    ...(found ? [dependency(pkg, found.package, `this is a ${found.rule} app`)] : []),
+    ...(framework?.evidence ?? []),
+  ];
+  const of = { evidence, warnings: [...pkg.manager.warnings, ...(framework?.warnings ?? [])] };
+  if (start) return serverDetection(pkg, start, framework, of);
+  if (framework?.kind === 'dynamic' && framework.start) {
+    const own: Start = {
+      command: framework.start,
+      entry: null,
+      node_version: null,
+      evidence: [],
+      warnings: [],
+    };
+    return serverDetection(pkg, own, framework, of);
+  }
+  if (framework) {
+    const lost = others.map(({ rule }) => rule).filter((rule) => rule !== framework.framework);
+    return siteDetection(pkg, framework, of, lost);
+  }
+  const served = servedFolder(pkg);
+  if (!served) return null;
+  const follows = `the folder ${served.folder} is a site`;
+  of.evidence.push(
+    pkg.app.evidence(
+      'package.json',
+      `script "${served.script}" serves ${served.folder}`,
+      follows,
+      `"${served.script}":`,
+    ),
+  );
+  const spa_fallback = served.spa ? 'index.html' : null;
+  return siteDetection(
+    pkg,
+    { framework: '', kind: 'static', build: null, output: served.folder, spa_fallback },
+    of,
+    [],
+  );
+}
+
+/** The app's own server, if it has one: in front of a framework's only when it is more than that framework's command. */
+function ownServer(pkg: NodePackage, framework: FrameworkPlan | null): Start | null {
+  const script = startScript(pkg);
+  if (pkg.app.entrypoint && !pkg.app.entrypoint.endsWith('.html')) {
+    const entry = entryFile(pkg.app, null, true);
+    if (entry === pkg.app.entrypoint) return runFile(pkg, entry);
+  }
+  if (framework) {
+    if (!script) return null;
+    const runs_file = /^(?:cross-env\s+)?(?:\w+=\S+\s+)*(?:node|tsx|ts-node|bun|nodemon)\s/.test(script.text);
+    // `vite` with a start script "node server.js" is a server; "next start" is what the framework's rule does better.
+    return runs_file && (framework.kind === 'static' || isCustomServer(pkg, script.text))
+      ? scriptCommand(pkg, script.name)
+      : null;
+  }
+  if (script && /^(start|start:.*)$/.test(script.name)) return scriptCommand(pkg, script.name);
+  const library = serverLibrary(pkg);
+  const entry = entryFile(pkg.app, mainOf(pkg), library !== null);
+  if (entry) return runFile(pkg, entry);
+  return script ? scriptCommand(pkg, script.name) : null;
+}
+
+/** `node server.js` is the app's; `node .output/server/index.mjs` and `node build` are the framework's. */
+function isCustomServer(pkg: NodePackage, text: string): boolean {
+  const file = /\s((?:\.\/)?[\w@./-]+)\s*$/.exec(text)?.[1];
+  return (
+    file !== undefined && !/^(?:\.\/)?(?:\.output|\.next|build|dist)\b/.test(file) && pkg.app.exists(file)
+  );
+}
+
+interface Notes {
+  evidence: Evidence[];
+  warnings: string[];
+}
+
+function serverDetection(
+  pkg: NodePackage,
+  start: Start,
+  framework: FrameworkPlan | null,
+  notes: Notes,
+): Detection {
+  const library = serverLibrary(pkg);
+  const code = [
+    ...new Set([
+      ...(start.entry ? [start.entry] : []),
+      ...pkg.app.code(['js', 'mjs', 'cjs', 'ts', 'mts'], 3),
+    ]),
+  ];
+  const port =
+    framework?.kind === 'dynamic' && framework.framework !== 'nest'
+      ? null
+      : fixedPort(pkg.app, code, PORT_IN_CODE, READS_PORT);
+  const fixed = fixedPortNotes(pkg.app, port);
+  const loopback = start.entry ? pkg.app.search([start.entry], LOOPBACK) : null;
+  const name = framework?.kind === 'dynamic' ? framework.framework : (library?.framework ?? null);
+  const toolchain = nodeVersion(pkg);
+  return detection({
+    ...shared(pkg, framework),
+    framework: name,
+    kind: 'dynamic',
+    start: `${binPath(pkg)}; ${start.command}`,
+    port: fixed.port,
+    run_env: { NODE_ENV: 'production', ...(framework?.run_env ?? {}) },
+    toolchains: [{ ...toolchain, version: toolchain.version ?? start.node_version }],
+    evidence: [
+      ...notes.evidence,
+      ...(library && name === library.framework
+        ? [dependency(pkg, library.package, 'this is an HTTP server')]
+        : []),
+      ...buildEvidence(pkg),
+      ...start.evidence,
+      ...fixed.evidence,
+    ],
+    would_change: ['A "start" script in package.json, or run_command, starts something else.'],
+    warnings: [
+      ...notes.warnings,
+      ...start.warnings,
+      ...fixed.warnings,
+      ...(loopback
+        ? [
+            `${loopback.file}:${loopback.line} listens on ${loopback.match[1] ?? loopback.match[2]} only; listen on 0.0.0.0.`,
+          ]
+        : []),
+    ],
+  });
+}
+
+function siteDetection(pkg: NodePackage, site: FrameworkPlan, notes: Notes, lost: string[]): Detection {
+  return detection({
+    ...shared(pkg, site),
+    framework: site.framework || null,
+    kind: 'static',
+    output: site.output ?? 'dist',
+    spa_fallback: site.spa_fallback ?? null,
+    evidence: [...notes.evidence, ...buildEvidence(pkg)],
+    would_change: [
+      `output_path serves another folder than ${site.output ?? 'dist'}.`,
+      'A "start" script that runs a server file, or run_command, makes it a server.',
+    ],
+    warnings: [
+      ...notes.warnings,
+      ...(lost.length > 0 ? [`Also depends on ${lost.join(', ')}, which does not decide here.`] : []),
+    ],
+  });
+}
+
+/** What a server and a site of this package have in common: install, build, tools. */
+function shared(pkg: NodePackage, framework: FrameworkPlan | null) {
+  const at_top = (command: string) => (pkg.to_top === '.' ? command : `cd ${pkg.to_top} && ${command}`);
+  const quiet: Record<string, string> = framework?.framework === 'create-react-app' ? {} : { CI: 'true' };
+  return {
+    ecosystem: 'node',
+    root: pkg.app.root,
+    setup: binPath(pkg),
+    install: [...pkg.manager.install.map(at_top), ...(framework?.extra_install ?? [])],
+    build: buildCommands(pkg, framework),
+    build_env: { ...quiet, ...pkg.manager.build_env, ...(framework?.build_env ?? {}) },
+    toolchains: [nodeVersion(pkg)],
+  };
+}
+
+function buildCommands(pkg: NodePackage, framework: FrameworkPlan | null): string[] {
+  const commands: string[] = [];
+  if (pkg.to_top !== '.') {
+    for (const dir of localDependencies(pkg.app.files, pkg.top, pkg.app.root)) {
+      const script = openApp(pkg.app.files, dir).json('package.json')?.scripts;
+      if (script && typeof script === 'object' && 'build' in script) {
+        const inner = dir.slice(pkg.top.root === '.' ? 0 : pkg.top.root.length + 1);
+        commands.push(`cd ${quote(`${pkg.to_top}/${inner}`)} && npm run build`);
+      }
+    }
+  }
+  const script = pkg.scripts.get('build');
+  if (script !== undefined) commands.push(runScript(pkg, 'build'));
+  else if (framework?.build) commands.push(`${binPath(pkg)}; ${framework.build}`);
+  else if (compilesByHand(pkg)) commands.push(`${binPath(pkg)}; tsc`);
+  return [...commands, ...(framework?.after_build ?? [])];
+}
+
+/** npm runs any manager's scripts, unless a script (or package.json itself) insists on the manager. */
+function runScript(pkg: NodePackage, name: string): string {
+  const text = pkg.scripts.get(name) ?? '';
+  if (pkg.manager.name === 'npm' || !(callsManager(text) || refusesNpm(pkg.top))) return `npm run ${name}`;
+  return pkg.manager.name === 'bun'
+    ? `${binPath(pkg)}; bun run ${name}`
+    : `${pkg.manager.command} run ${name}`;
+}
+
+/** The start script runs compiled TypeScript, and nothing says how to compile it. */
+function compilesByHand(pkg: NodePackage): boolean {
+  const compiled = /\b(?:node)\s+(?:\.\/)?(?:dist|build|out|lib)\b/.test(pkg.scripts.get('start') ?? '');
+  return compiled && pkg.dependencies.has('typescript') && pkg.app.exists('tsconfig.json');
+}
+
+function buildEvidence(pkg: NodePackage): Evidence[] {
+  const text = pkg.scripts.get('build');
+  if (text === undefined) return [];
+  return [
+    pkg.app.evidence(
+      'package.json',
+      `script "build": ${text.slice(0, 120)}`,
+      'this is the build',
+      '"build":',
+    ),
+  ];
+}
+
+const dependency = (pkg: NodePackage, name: string, follows: string): Evidence =>
+  pkg.app.evidence('package.json', `depends on ${name}`, follows, `"${name}":`);
+
+/** In a workspace whose root is no app: the one member that is, or the one that is a server. */
+function detectMember(pkg: NodePackage): Detection | Stuck | null {
+  const apps: { dir: string; member: NodePackage; server: boolean }[] = [];
+  for (const dir of workspacePackages(pkg.app)) {
+    const member = nodePackage(openApp(pkg.app.files, dir), pkg.app);
+    const result = member && frameworksOf(member)[0]?.result;
+    // A package that others import has neither; looking for its entry file would find one all the same.
+    if (!member || (!startScript(member) && !result)) continue;
+    const server =
+      startScript(member) !== null || (result != null && 'kind' in result && result.kind === 'dynamic');
+    apps.push({ dir, member, server });
+  }
+  const servers = apps.filter(({ server }) => server);
+  const chosen = apps.length === 1 ? apps[0] : servers.length === 1 ? servers[0] : null;
+  if (apps.length === 0) return null;
+  if (!chosen) {
+    const dirs = apps.map(({ dir }) => dir);
+    const shown = dirs.slice(0, 20).join(', ') + (dirs.length > 20 ? ', …' : '');
+    return {
+      stuck: `This workspace holds ${apps.length} apps: ${shown}.`,
+      next_step: `Say which one to publish, for example root = "${dirs[0]}".`,
+      evidence: [],
+    };
+  }
+  const found = detectPackage(chosen.member);
+  if (!found) return null;
+  const why = apps.length === 1 ? 'the only app of the workspace' : 'the only server of the workspace';
+  const file = pkg.app.first('pnpm-workspace.yaml') ?? 'package.json';
+  const what = `workspace member ${chosen.dir}`;
+  const evidence = [
+    pkg.app.evidence(file, what, `published: ${why}`, /^packages:|"workspaces":/),
+    ...found.evidence,
+  ];
+  if ('stuck' in found) return { ...found, evidence };
+  const others = apps.filter((one) => one !== chosen).slice(0, 20);
+  const would_change = others.map(({ dir }) => `root = "${dir}" publishes that app instead.`);
+  return { ...found, evidence, would_change: [...would_change, ...found.would_change] };
+}
+
+function stuck(pkg: NodePackage): Stuck {
+  return {
+    stuck: 'package.json is there, but nothing says how to start a server or which folder a build writes.',
+    next_step:
+      'Add a "start" script, or give run_command for a server, or build_command and output_path for a site.',
+    evidence: [pkg.app.evidence('package.json', 'no start script, no known framework', 'no plan')],
+  };
+}
+
+/** A server file without a package.json: it needs nothing but Node. */
+function detectFile(app: App): Detection | null {
+  const entry = entryFile(app, null, false);
+  if (!entry || entry.includes('/') || !app.search([entry], USES_NET)) return null;
+  const fixed = fixedPortNotes(app, fixedPort(app, [entry], PORT_IN_CODE, READS_PORT));
+  const typescript = /\.[cm]?ts$/.test(entry);
+  return detection({
+    ecosystem: 'node',
+    kind: 'dynamic',
+    start: `exec node ${quote(entry)}`,
+    port: fixed.port,
+    run_env: { NODE_ENV: 'production' },
+    toolchains: [{ name: 'node', version: typescript ? '>=22.18.0' : null, source: null }],
+    evidence: [app.evidence(entry, `${entry} listens`, 'the server starts here'), ...fixed.evidence],
+    warnings: fixed.warnings,
+  });
+}

@@ -1,0 +1,90 @@
+/**
+ * The static packager: files that are a site as they are. Never when a manifest or server code says that there is
+ * something to build or to run: then serving the files would publish the source.
+ */
+import type { App } from './app.ts';
+import { type Detection, type Detector, detection } from './detector.ts';
+
+/** Files of any ecosystem that mean: this is source. */
+export const MANIFESTS =
+  `package.json deno.json deno.jsonc requirements.txt pyproject.toml Pipfile setup.py manage.py go.mod go.work
+  mix.exs Gemfile config.ru composer.json pom.xml build.gradle build.gradle.kts Cargo.toml Procfile`.split(
+    /\s+/,
+  );
+const SERVER_CODE = ['py', 'rb', 'php', 'go', 'ex', 'exs', 'java', 'kt', 'rs', 'cs', 'pl', 'lua'];
+const FOLDERS = ['public', 'dist', 'build', 'site', '_site', 'www', 'out'];
+
+/** The manifest or server file that forbids serving a folder's files; null when there is none. */
+export function sourceIn(app: App, dir = '.'): string | null {
+  const names = app
+    .list(dir)
+    .filter(({ type }) => type === 'file')
+    .map(({ name }) => name);
+  return (
+    names.find((name) => MANIFESTS.includes(name)) ??
+    names.find((name) => SERVER_CODE.includes(name.slice(name.lastIndexOf('.') + 1)) && name.includes('.')) ??
+    null
+  );
+}
+
+export const hasPage = (app: App, dir: string): boolean =>
+  app.list(dir).some(({ name, type }) => type === 'file' && /\.html?$/i.test(name));
+
+/** A site in `dir`, as it is. */
+export function packFolder(app: App, dir: string, evidence: Detection['evidence'], spa: boolean): Detection {
+  return detection({
+    ecosystem: 'static',
+    kind: 'static',
+    output: dir,
+    spa_fallback: spa ? 'index.html' : null,
+    evidence,
+    would_change: [
+      'output_path serves another folder; build_command makes the files first; spa = true sends unknown pages to index.html.',
+    ],
+    warnings: app.exists(`${dir}/index.html`)
+      ? []
+      : [`${dir}/index.html does not exist: the address of the site itself answers 404.`],
+  });
+}
+
+export const staticSite: Detector = {
+  name: 'static',
+  looks_for: ['index.html', 'public/index.html', 'Staticfile'],
+  detect: (app) => {
+    const listed = app.exists('Staticfile') ? app.yaml('Staticfile') : null;
+    if (app.exists('Staticfile')) {
+      const folder = typeof listed?.root === 'string' ? listed.root.replace(/^\.?\/+|\/+$/g, '') || '.' : '.';
+      const spa = listed?.pushstate === 'enabled' || listed?.pushstate === true;
+      return packFolder(
+        app,
+        folder,
+        [app.evidence('Staticfile', `root: ${folder}`, 'this folder is served', /^root/)],
+        spa,
+      );
+    }
+    const folder = app.exists('index.html') ? '.' : FOLDERS.find((dir) => app.exists(`${dir}/index.html`));
+    if (!folder) return null;
+    const source = sourceIn(app);
+    const page = folder === '.' ? 'index.html' : `${folder}/index.html`;
+    if (source) {
+      return {
+        stuck: `${page} looks like a site, but ${source} beside it looks like source that must not be served.`,
+        next_step:
+          'Give output_path for the folder to serve, build_command for what makes it, or run_command for a server.',
+        evidence: [app.evidence(source, source, 'not served as a file')],
+      };
+    }
+    return packFolder(
+      app,
+      folder,
+      [
+        app.evidence(
+          page,
+          page,
+          folder === '.' ? 'the files are a site as they are' : `the folder ${folder} is a site as it is`,
+        ),
+      ],
+      false,
+    );
+  },
+};

@@ -1,0 +1,188 @@
+/**
+ * What planning may see of a source: a small, synchronous, read-only port. Paths are relative, with forward
+ * slashes; '.' is the root. Whatever is missing, unreadable, too deep or outside the root simply is not there.
+ */
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  lstatSync,
+  opendirSync,
+  openSync,
+  readSync,
+  realpathSync,
+  statSync,
+} from 'node:fs';
+import { join, sep } from 'node:path';
+
+export interface SourceEntry {
+  name: string;
+  type: 'file' | 'dir' | 'other';
+}
+
+export interface SourceFiles {
+  /** Entries of a folder, sorted by name; empty when there is no such folder. */
+  list(dir: string): SourceEntry[];
+  /** The first `max_bytes` bytes (default 1 MiB) as UTF-8 without a byte-order mark; null when there is no such file. */
+  read(path: string, max_bytes?: number): string | null;
+  /** Is there a file or a folder of this name? */
+  exists(path: string): boolean;
+}
+
+const MAX_READ_BYTES = 1024 * 1024;
+/** Entries kept of one folder, and looked at in one source: a plan is decided by few files, near the top. */
+const MAX_FOLDER_ENTRIES = 20_000;
+const MAX_ENTRIES = 100_000;
+const MAX_PATH_PARTS = 32;
+
+/** 'a/./b//c' as 'a/b/c', '' and './' as '.'; null for a path that leaves the root or cannot be one. */
+export function cleanPath(path: string): string | null {
+  if (path.includes('\0') || path.startsWith('/')) return null;
+  const parts: string[] = [];
+  for (const part of path.split('/')) {
+    if (part === '' || part === '.') continue;
+    if (part !== '..') parts.push(part);
+    else if (parts.pop() === undefined) return null;
+  }
+  if (parts.length > MAX_PATH_PARTS) return null;
+  return parts.join('/') || '.';
+}
+
+/** `path` as seen from the source root when it is written relative to `dir`; null when it leaves the root. */
+export function joinPath(dir: string, path: string): string | null {
+  return path.startsWith('/') ? null : cleanPath(`${dir}/${path}`);
+}
+
+const byName = (a: SourceEntry, b: SourceEntry) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
+
+function remembered<K, V>(of: (key: K) => V): (key: K) => V {
+  const known = new Map<K, V>();
+  return (key) => {
+    let value = known.get(key);
+    if (value === undefined && !known.has(key)) {
+      value = of(key);
+      known.set(key, value);
+    }
+    return value as V;
+  };
+}
+
+function readWhole(real: string, max_bytes: number): string | null {
+  let fd: number;
+  try {
+    // O_NONBLOCK: opening a named pipe must not wait for a writer. O_NOFOLLOW: the path was resolved already.
+    fd = openSync(real, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+  } catch {
+    return null;
+  }
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) return null;
+    const buffer = Buffer.alloc(Math.min(stat.size, max_bytes));
+    let length = 0;
+    while (length < buffer.length) {
+      const got = readSync(fd, buffer, length, buffer.length - length, null);
+      if (got === 0) break;
+      length += got;
+    }
+    return buffer.toString('utf8', 0, length).replace(/^\uFEFF/, '');
+  } catch {
+    return null;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * The files under `root`. A link is followed only while it stays inside; a link to a folder is listed as 'other',
+ * so no walk can run in a circle. Answers are remembered: make a new one for each plan.
+ */
+export function diskFiles(root: string): SourceFiles {
+  const top = realpathSync.native(root);
+  let budget = MAX_ENTRIES;
+
+  const resolve = remembered((path: string): string | null => {
+    const clean = cleanPath(path);
+    if (clean === null) return null;
+    try {
+      const real = realpathSync.native(join(top, clean));
+      return real === top || real.startsWith(top.endsWith(sep) ? top : top + sep) ? real : null;
+    } catch {
+      return null;
+    }
+  });
+
+  const typeOf = (
+    path: string,
+    real: string,
+    entry: { isFile(): boolean; isDirectory(): boolean; isSymbolicLink(): boolean },
+  ) => {
+    if (entry.isFile()) return 'file';
+    if (entry.isDirectory()) return 'dir';
+    if (!entry.isSymbolicLink()) return 'other';
+    const target = resolve(path);
+    return target !== null && target !== real && statSync(target, { throwIfNoEntry: false })?.isFile()
+      ? 'file'
+      : 'other';
+  };
+
+  const list = remembered((dir: string): SourceEntry[] => {
+    const real = resolve(dir);
+    const entries: SourceEntry[] = [];
+    if (real === null || !lstatSync(real, { throwIfNoEntry: false })?.isDirectory()) return entries;
+    try {
+      using folder = opendirSync(real);
+      for (let entry = folder.readSync(); entry !== null; entry = folder.readSync()) {
+        if (entries.length >= MAX_FOLDER_ENTRIES || budget-- <= 0) break;
+        entries.push({ name: entry.name, type: typeOf(`${dir}/${entry.name}`, real, entry) });
+      }
+    } catch {
+      // Unreadable: as if it were not there.
+    }
+    return entries.sort(byName);
+  });
+
+  const readFirst = remembered((path: string) => {
+    const real = resolve(path);
+    return real === null ? null : readWhole(real, MAX_READ_BYTES);
+  });
+
+  return {
+    list,
+    read: (path, max_bytes = MAX_READ_BYTES) => {
+      const text = readFirst(path);
+      return text === null || text.length <= max_bytes ? text : text.slice(0, max_bytes);
+    },
+    exists: (path) => {
+      const real = resolve(path);
+      return real !== null && existsSync(real);
+    },
+  };
+}
+
+/** Files given as text by path, for tests: `memoryFiles({ 'package.json': '{}' })`. */
+export function memoryFiles(contents: Record<string, string>): SourceFiles {
+  const texts = new Map<string, string>();
+  const folders = new Map<string, Map<string, SourceEntry>>([['.', new Map()]]);
+  for (const [path, text] of Object.entries(contents)) {
+    const clean = cleanPath(path);
+    if (clean === null || clean === '.') throw new Error(`not a path inside the source: ${path}`);
+    texts.set(clean, text);
+    const parts = clean.split('/');
+    for (let depth = 0; depth < parts.length; depth++) {
+      const dir = parts.slice(0, depth).join('/') || '.';
+      const name = parts[depth]!;
+      if (!folders.has(dir)) folders.set(dir, new Map());
+      folders.get(dir)!.set(name, { name, type: depth === parts.length - 1 ? 'file' : 'dir' });
+    }
+  }
+  return {
+    list: (dir) => [...(folders.get(cleanPath(dir) ?? '')?.values() ?? [])].sort(byName),
+    read: (path, max_bytes = MAX_READ_BYTES) => texts.get(cleanPath(path) ?? '')?.slice(0, max_bytes) ?? null,
+    exists: (path) => {
+      const clean = cleanPath(path) ?? '';
+      return texts.has(clean) || folders.has(clean);
+    },
+  };
+}

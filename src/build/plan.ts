@@ -1,0 +1,397 @@
+/**
+ * From a source to a plan: what to install, build, start and pack, and why. A pure function of the files and the
+ * settings; it runs nothing. Explicit commands outrank a Dockerfile, that outranks what the detectors find, and
+ * files are served as they are only when nothing says that they are source.
+ */
+import type { BuildMode, Evidence, Plan, PlanOverrides, PlanSource } from '../domain/plan.ts';
+import { type App, openApp } from './detect/app.ts';
+import { type Detection, detection as emptyDetection } from './detect/detector.ts';
+import { DETECTORS, type Detected, detectApp } from './detect/index.ts';
+import { hasPage, MANIFESTS, packFolder, sourceIn } from './detect/static.ts';
+import { type DockerfileFacts, readDockerfile } from './dockerfile.ts';
+import { cleanPath, joinPath, type SourceFiles } from './files.ts';
+import { readSettings, type SettingSources, type Settings } from './settings.ts';
+
+export interface Refusal {
+  code: 'NO_PLAN' | 'BUILDKIT_MISSING' | 'INVALID_CONFIG';
+  /** What is missing or wrong, one sentence or two. */
+  message: string;
+  next_step: string;
+  /** Files that would have decided. */
+  looked_for: string[];
+  /** What is at the top of the source instead. */
+  found: string[];
+}
+
+export type PlanResult = { ok: true; plan: Plan } | { ok: false; refusal: Refusal };
+
+const DEFAULT_STARTUP_MS = 60_000;
+const MAX_FOUND_NAMES = 30;
+
+/** What deciding works with. */
+interface Case {
+  files: SourceFiles;
+  app: App;
+  settings: Settings;
+  sources: SettingSources;
+  startup_ms: number;
+  warnings: string[];
+  detected: Detected;
+  dockerfile: DockerfileFacts | null;
+}
+
+/**
+ * The plan for a source, or why there is none. `env` is the deployment's build environment (only its `KILN_*`
+ * variables are read). Never throws on any source.
+ */
+export function makePlan(
+  files: SourceFiles,
+  o: {
+    overrides: PlanOverrides;
+    env?: Record<string, string>;
+    /** How long a first answer may take where neither the source nor its framework says. Default 60 s. */
+    startup_timeout_ms?: number;
+  },
+): PlanResult {
+  const read = readSettings(files, o.overrides, o.env ?? {});
+  if (!read.ok) return refuse(files, 'INVALID_CONFIG', read.message, read.next_step);
+  const { settings, sources } = read;
+  const wrong = contradiction(files, settings);
+  if (wrong) return refuse(files, 'INVALID_CONFIG', wrong.message, wrong.next_step);
+
+  const { app, detected } = look(files, settings);
+  const dockerfile = readDockerfile(app, settings.output_path ?? '.');
+  const startup_ms = o.startup_timeout_ms ?? DEFAULT_STARTUP_MS;
+  const of: Case = {
+    files,
+    app,
+    settings,
+    sources,
+    startup_ms,
+    warnings: read.warnings,
+    detected,
+    dockerfile,
+  };
+  if (settings.run_command || settings.build_command) return explicit(of);
+  if (dockerfile && settings.kind !== 'static') return fromDockerfile(of, dockerfile);
+  return automatic(of);
+}
+
+function contradiction(
+  files: SourceFiles,
+  settings: Settings,
+): { message: string; next_step: string } | null {
+  const { root = '.', kind, run_command } = settings;
+  if (root !== '.' && files.list(root).length === 0) {
+    return {
+      message: `root is ${root}, but the source has no such folder, or nothing is in it.`,
+      next_step: 'Name a folder of the source.',
+    };
+  }
+  if (kind === 'static' && run_command) {
+    return {
+      message: 'kind is static, but a run_command is given.',
+      next_step: 'A site has no run_command: leave out one of the two.',
+    };
+  }
+  return null;
+}
+
+/** The app in `root`; when nothing is there and no root is asked for, the only app one folder down. */
+function look(files: SourceFiles, settings: Settings): { app: App; detected: Detected } {
+  const entrypoint = settings.entrypoint ?? null;
+  const app = openApp(files, settings.root ?? '.', entrypoint);
+  const detected = detectApp(app);
+  if (settings.root || detected.detection || detected.stuck.length > 0 || detected.problems.length > 0)
+    return { app, detected };
+  const below = app
+    .list()
+    .filter(
+      ({ name, type }) =>
+        type === 'dir' && !/^(?:\.|node_modules$|vendor$|docs?$|tests?$|examples?$)/.test(name),
+    )
+    .slice(0, 50)
+    .map(({ name }) => openApp(files, name, entrypoint))
+    .filter((one) => MANIFESTS.some((name) => one.exists(name)));
+  const apps = below
+    .map((one) => ({ app: one, detected: detectApp(one) }))
+    .filter((one) => one.detected.detection);
+  if (apps.length === 1) {
+    const only = apps[0]!;
+    const why: Evidence = {
+      file: only.app.root,
+      line: null,
+      found: 'the only folder with an app in it',
+      follows: `the app is ${only.app.root}`,
+    };
+    only.detected.detection!.evidence.unshift(why);
+    return only;
+  }
+  const dirs = apps.map((one) => one.app.root);
+  if (dirs.length > 1) {
+    const next_step = `Say which one to publish, for example root = "${dirs[0]}".`;
+    detected.stuck.push({
+      rule: 'folders',
+      stuck: `Several folders hold an app: ${dirs.join(', ')}.`,
+      next_step,
+      evidence: [],
+    });
+  }
+  return { app, detected };
+}
+
+/** Commands were given: those run; the detector still knows how to install and what the framework needs. */
+function explicit(of: Case): PlanResult {
+  const { settings, detected, app } = of;
+  const given = [settings.build_command && 'build_command', settings.run_command && 'run_command']
+    .filter(Boolean)
+    .join(' and ');
+  const reason = `${given} ${given.includes(' and ') ? 'are' : 'is'} given, which outranks everything found in the source.`;
+  const base = detected.detection ?? emptyDetection({ ecosystem: '', kind: 'static' });
+  const dynamic =
+    settings.run_command !== undefined ||
+    settings.kind === 'dynamic' ||
+    (base.kind === 'dynamic' && settings.kind !== 'static' && !settings.output_path);
+  if (dynamic && !settings.run_command && !base.start) {
+    return refuse(
+      of.files,
+      'NO_PLAN',
+      'kind is dynamic, but nothing says how the server starts.',
+      'Give run_command.',
+    );
+  }
+  const output = dynamic ? null : (settings.output_path ?? base.output);
+  if (!dynamic && output === null) {
+    const source = sourceIn(app);
+    if (source) {
+      const message = `build_command is given and ${source} is there, but not which folder the build writes; the source itself is never served.`;
+      return refuse(
+        of.files,
+        'NO_PLAN',
+        message,
+        'Give output_path (such as dist), or run_command if it is a server.',
+      );
+    }
+  }
+  const found = {
+    ...base,
+    kind: dynamic ? ('dynamic' as const) : ('static' as const),
+    output: output ?? '.',
+  };
+  return complete(of, 'explicit', reason, found);
+}
+
+function fromDockerfile(of: Case, facts: DockerfileFacts): PlanResult {
+  const { detected, settings } = of;
+  const rule = detected.detection?.ecosystem;
+  const lost = rule ? [{ rule, lost_because: 'A Dockerfile outranks detection.' }] : [];
+  const found = emptyDetection({
+    ecosystem: 'dockerfile',
+    kind: 'dynamic',
+    port: facts.port,
+    evidence: facts.evidence,
+    would_change: [
+      `build_command or run_command builds without the Dockerfile${rule ? ` (as ${rule})` : ''}; so does removing it.`,
+    ],
+  });
+  const dir = settings.output_path ?? settings.root ?? '.';
+  const reason = `A Dockerfile is in ${dir === '.' ? 'the source root' : dir}.`;
+  return complete(
+    { ...of, detected: { ...detected, also_matched: [...lost, ...detected.also_matched] } },
+    'dockerfile',
+    reason,
+    found,
+  );
+}
+
+function automatic(of: Case): PlanResult {
+  const { app, settings, detected } = of;
+  const found = detected.detection;
+  const site = packed(of);
+  if (site && (!found || found.ecosystem === 'static' || found.output !== settings.output_path)) {
+    if (settings.kind !== 'dynamic') return complete(of, 'static', site.reason, site.detection);
+  }
+  if (!found) return refuseUnknown(of);
+  if (settings.kind === 'static' && found.kind === 'dynamic') {
+    if (settings.output_path && found.build.length > 0) {
+      return complete(
+        of,
+        'auto',
+        `The source is a ${named(found)} app; kind and output_path make it a site.`,
+        { ...found, kind: 'static', start: null },
+      );
+    }
+    const message = `kind is static, but this is a ${named(found)} server; its source is never served as files.`;
+    return refuse(
+      of.files,
+      'NO_PLAN',
+      message,
+      'Give build_command and output_path for the folder to serve, or leave kind out.',
+    );
+  }
+  if (settings.kind === 'dynamic' && found.kind === 'static') {
+    const message = `kind is dynamic, but this is a ${named(found)} site without a server.`;
+    return refuse(of.files, 'NO_PLAN', message, 'Give run_command, or leave kind out.');
+  }
+  if (found.ecosystem === 'static')
+    return complete(of, 'static', 'Only static files, and no server entrypoint.', found);
+  const where = app.root === '.' && found.root !== null && found.root !== '.' ? ` in ${found.root}` : '';
+  return complete(of, 'auto', `The source is a ${named(found)} app${where}.`, found);
+}
+
+/** A folder that was asked for and is a site already: served as it is. */
+function packed({ app, settings }: Case): { detection: Detection; reason: string } | null {
+  const page = settings.entrypoint && /\.html?$/i.test(settings.entrypoint) ? settings.entrypoint : null;
+  const folder =
+    settings.output_path ??
+    (page
+      ? page.slice(0, Math.max(0, page.lastIndexOf('/'))) || '.'
+      : settings.kind === 'static'
+        ? '.'
+        : null);
+  if (folder === null || !hasPage(app, folder)) return null;
+  // The root with a manifest in it is source, whoever asks; a folder inside is what was meant.
+  if (folder === '.' && sourceIn(app)) return null;
+  const evidence = [
+    app.evidence(
+      folder === '.' ? 'index.html' : folder,
+      'a folder with pages',
+      `the folder ${folder} is served`,
+    ),
+  ];
+  const reason = `${settings.output_path ? 'output_path' : page ? 'entrypoint' : 'kind'} names files that are a site as they are.`;
+  return { detection: packFolder(app, folder, evidence, false), reason };
+}
+
+const named = ({ framework, ecosystem }: Detection): string =>
+  framework && framework !== ecosystem ? `${ecosystem} (${framework})` : ecosystem;
+
+/** The plan of a case whose mode is decided: settings put over what was found, and everything written down. */
+function complete(of: Case, mode: BuildMode, mode_reason: string, found: Detection): PlanResult {
+  const { app, settings, detected } = of;
+  const root = found.root ?? app.root;
+  const dynamic = found.kind === 'dynamic';
+  const inRoot = (path: string) =>
+    root !== '.' && `${path}/`.startsWith(`${root}/`) ? path : (joinPath(root, path) ?? root);
+  const ours = (command: string) => (found.setup ? `${found.setup}; ${command}` : command);
+  const output_path =
+    settings.output_path !== undefined
+      ? inRoot(settings.output_path)
+      : dynamic
+        ? '.'
+        : inRoot(found.output ?? '.');
+  const spa_fallback = dynamic
+    ? null
+    : settings.spa === undefined
+      ? found.spa_fallback
+      : settings.spa
+        ? (found.spa_fallback ?? 'index.html')
+        : null;
+  const plan: Plan = {
+    mode,
+    mode_reason,
+    ecosystem: found.ecosystem || null,
+    framework: found.framework,
+    kind: found.kind,
+    root,
+    install: settings.install_command ? [ours(settings.install_command)] : found.install,
+    build: settings.build_command ? [ours(settings.build_command)] : found.build,
+    start: dynamic ? (settings.run_command ? ours(settings.run_command) : found.start) : null,
+    port: dynamic ? (settings.port ?? (settings.run_command ? null : found.port)) : null,
+    output_path,
+    spa_fallback,
+    build_env: found.build_env,
+    run_env: dynamic ? found.run_env : {},
+    health_check_path:
+      settings.health_check_path ?? (settings.run_command ? null : found.health_check_path) ?? '/',
+    startup_timeout_ms: settings.startup_timeout_ms ?? Math.max(found.startup_timeout_ms ?? 0, of.startup_ms),
+    toolchains: found.toolchains,
+    evidence: found.evidence,
+    also_matched: [...detected.also_matched, ...losers(of, mode)],
+    sources: {},
+    would_change: found.would_change,
+    warnings: [...of.warnings, ...found.warnings, ...problemNotes(of), ...outputNotes(of, found)],
+  };
+  plan.sources = sourcesOf(of, plan);
+  return { ok: true, plan };
+}
+
+/** Rules that would have decided if a stronger one had not. */
+function losers({ dockerfile, detected, settings }: Case, mode: BuildMode): Plan['also_matched'] {
+  const lost: Plan['also_matched'] = [];
+  if (mode === 'explicit' && dockerfile)
+    lost.push({ rule: 'dockerfile', lost_because: 'build_command and run_command outrank a Dockerfile.' });
+  if (mode !== 'dockerfile' && mode !== 'explicit' && dockerfile)
+    lost.push({ rule: 'dockerfile', lost_because: `kind is ${settings.kind}.` });
+  for (const { rule, stuck } of detected.stuck) lost.push({ rule, lost_because: stuck });
+  return lost;
+}
+
+function problemNotes({ detected }: Case): string[] {
+  return detected.problems.map(
+    ({ file, line, problem }) =>
+      `${file}${line === null ? '' : `:${line}`} cannot be read and was ignored: ${problem}`,
+  );
+}
+
+function outputNotes({ app, settings }: Case, found: Detection): string[] {
+  if (found.kind === 'static' && (settings.output_path ?? found.output ?? '.') === '.' && sourceIn(app)) {
+    return [`The whole folder is served, ${sourceIn(app)} too. Give output_path for what is public.`];
+  }
+  if (found.kind === 'dynamic' && settings.output_path && settings.output_path !== '.') {
+    return [`Only ${settings.output_path} is packed; the server has to find everything it needs in there.`];
+  }
+  return [];
+}
+
+/** The plan's fields that a setting can decide, with where each value came from. */
+function sourcesOf({ sources }: Case, plan: Plan): Plan['sources'] {
+  const all: Partial<Record<string, PlanSource>> = {
+    kind: sources.run_command ?? sources.kind,
+    root: sources.root,
+    install: sources.install_command,
+    build: sources.build_command,
+    start: sources.run_command,
+    port: sources.port,
+    output_path: sources.output_path,
+    health_check_path: sources.health_check_path,
+    startup_timeout_ms: sources.startup_timeout_ms,
+    spa_fallback: sources.spa,
+    entrypoint: sources.entrypoint,
+  };
+  const decided: Plan['sources'] = {};
+  for (const [field, source] of Object.entries(all)) {
+    if (field === 'entrypoint' ? source : plan.kind === 'dynamic' || !['start', 'port'].includes(field))
+      decided[field] = source ?? 'detected';
+  }
+  return decided;
+}
+
+function refuseUnknown(of: Case): PlanResult {
+  const { detected, files } = of;
+  const problem = detected.problems[0];
+  if (problem) {
+    const at = `${problem.file}${problem.line === null ? '' : `:${problem.line}`}`;
+    return refuse(files, 'NO_PLAN', `${at} cannot be read: ${problem.problem}`, `Correct ${problem.file}.`);
+  }
+  const stuck = detected.stuck[0];
+  if (stuck) return refuse(files, 'NO_PLAN', stuck.stuck, stuck.next_step);
+  const { output_path } = of.settings;
+  const message =
+    output_path && cleanPath(output_path) !== '.'
+      ? `Nothing in the source says how to make ${output_path}.`
+      : 'Nothing in the source says how to build or serve it.';
+  const next_step =
+    'Add a manifest of your language or an index.html, or give run_command for a server, or build_command and output_path for a site.';
+  return refuse(files, 'NO_PLAN', message, next_step);
+}
+
+function refuse(files: SourceFiles, code: Refusal['code'], message: string, next_step: string): PlanResult {
+  const looked_for =
+    code === 'NO_PLAN' ? ['Dockerfile', ...DETECTORS.flatMap(({ looks_for }) => looks_for)] : [];
+  const found = files
+    .list('.')
+    .slice(0, MAX_FOUND_NAMES)
+    .map(({ name, type }) => (type === 'dir' ? `${name}/` : name));
+  return { ok: false, refusal: { code, message, next_step, looked_for, found } };
+}
