@@ -1,0 +1,268 @@
+/**
+ * One proxied request. Bodies stream both ways with backpressure; nothing is kept in memory.
+ *
+ * What may be sent again, and when (RFC 9110, 9.2.2):
+ *   - the instance could not be connected to: nothing was sent, so any request goes to another instance;
+ *   - a reused connection broke before the first byte of an answer: most likely the instance had just closed it
+ *     as idle, so an idempotent request without a body goes once more, on a new connection;
+ *   - anything else might have had an effect: 502, or 504 after silence.
+ *
+ * An answer that breaks off in the middle resets the client's connection: it must never look whole.
+ */
+import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { cut, discardBody } from './connection.ts';
+import { hasBody, requestHeaders, responseHeaders } from './headers.ts';
+import type { EdgeLimits } from './limits.ts';
+import { type EdgeError, sendError } from './pages.ts';
+import type { Log } from './routes.ts';
+import type { Target } from './target.ts';
+import type { Lease, Upstream, Upstreams } from './upstreams.ts';
+
+export interface ProxyContext {
+  upstreams: Upstreams;
+  limits: EdgeLimits;
+  trust_forwarded: boolean;
+  /** Another instance of the same host, from the table now in force, already counted; null when there is none. */
+  pickAgain: (target: Target, tried: ReadonlySet<string>) => Lease | null;
+  log: Log;
+}
+
+export interface ProxiedRequest {
+  request: IncomingMessage;
+  response: ServerResponse;
+  target: Target;
+  /** The client waits for `100 Continue` before it sends the body. */
+  expects_continue: boolean;
+}
+
+/** Sends the request to the leased instance and its answer back; gives the lease back when both are over. */
+export function proxy(of: ProxiedRequest, lease: Lease, context: ProxyContext): void {
+  new Exchange(of, lease, context).begin();
+}
+
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
+
+class Exchange {
+  readonly #of: ProxiedRequest;
+  readonly #context: ProxyContext;
+  readonly #tried = new Set<string>();
+  readonly #has_body: boolean;
+  #lease: Lease;
+  #outgoing: http.ClientRequest | null = null;
+  #connected = false;
+  #body_begun = false;
+  #sent_again = false;
+  /** Over for the client: answered in full, or gone. */
+  #over = false;
+
+  constructor(of: ProxiedRequest, lease: Lease, context: ProxyContext) {
+    this.#of = of;
+    this.#lease = lease;
+    this.#context = context;
+    this.#has_body = hasBody(of.request);
+  }
+
+  begin(): void {
+    const { request, response } = this.#of;
+    // Of a pipelined request whose turn never came, only the connection's end tells.
+    const socket = request.socket;
+    const end = (): void => {
+      if (this.#over) return;
+      this.#over = true;
+      socket.off('close', end);
+      if (!response.writableFinished || !request.complete) this.#outgoing?.destroy();
+      request.unpipe();
+      discardBody(request);
+      this.#lease.release();
+    };
+    response.once('close', end);
+    socket.once('close', end);
+    request.on('error', () => {}); // a client that goes away; `end` deals with it
+    this.#send(false);
+  }
+
+  #send(fresh_connection: boolean): void {
+    const { request, target } = this.#of;
+    const { limits, trust_forwarded } = this.#context;
+    const { upstream } = this.#lease;
+    this.#tried.add(upstream.id);
+    this.#connected = false;
+    let outgoing: http.ClientRequest;
+    try {
+      outgoing = http.request({
+        agent: fresh_connection ? false : upstream.agent,
+        host: upstream.host,
+        port: upstream.port,
+        method: request.method!,
+        path: target.path,
+        headers: requestHeaders(request, { target, trust_forwarded, upgrade: false }),
+        setHost: false,
+        timeout: limits.first_byte_timeout_ms,
+        maxHeaderSize: limits.header_bytes * 2,
+      });
+    } catch (error) {
+      // node:http refuses characters here that its own parser let in.
+      this.#context.log('warn', 'a request could not be sent on', { error: String(error) });
+      this.#answer('BAD_REQUEST');
+      return;
+    }
+    this.#outgoing = outgoing;
+    outgoing.on('error', (error) => this.#onError(outgoing, error));
+    outgoing.on('timeout', () => this.#onSilence(outgoing));
+    outgoing.on('information', (info) => this.#onInformation(info));
+    outgoing.once('response', (answer) => this.#onAnswer(outgoing, answer));
+    outgoing.once('socket', (socket) => this.#onSocket(outgoing, socket));
+    if (!this.#has_body) outgoing.end();
+  }
+
+  /** The body starts to flow only on a connection that stands: until then the request can still go elsewhere. */
+  #onSocket(outgoing: http.ClientRequest, socket: Socket): void {
+    if (!socket.connecting) {
+      this.#onConnected(outgoing);
+      return;
+    }
+    const { connect_timeout_ms } = this.#context.limits;
+    const timer = setTimeout(
+      () => outgoing.destroy(new Error('connecting took too long')),
+      connect_timeout_ms,
+    );
+    outgoing.once('close', () => clearTimeout(timer));
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      this.#onConnected(outgoing);
+    });
+  }
+
+  #onConnected(outgoing: http.ClientRequest): void {
+    this.#connected = true;
+    if (!this.#has_body || this.#over || outgoing.destroyed) return;
+    const { request, response, expects_continue } = this.#of;
+    this.#body_begun = true;
+    let bytes = 0;
+    const count = (chunk: Buffer): void => {
+      bytes += chunk.length;
+      if (bytes <= this.#context.limits.body_bytes) return;
+      request.off('data', count);
+      this.#answer('BODY_TOO_LARGE');
+    };
+    request.on('data', count);
+    request.on('end', () => {
+      if (request.rawTrailers.length > 0) outgoing.addTrailers(pairs(request.rawTrailers));
+      outgoing.end();
+    });
+    // A body that has not come yet must not hold back the head; one that has goes out together with it.
+    if (request.readableLength === 0) outgoing.flushHeaders();
+    if (expects_continue) response.writeContinue();
+    request.pipe(outgoing, { end: false });
+  }
+
+  #onInformation(info: http.InformationEvent): void {
+    const { request, response } = this.#of;
+    if (info.statusCode !== 103 || response.headersSent || request.httpVersionMinor === 0) return;
+    const link = info.headers.link;
+    if (link === undefined) return;
+    try {
+      response.writeEarlyHints({ link });
+    } catch {
+      // Node is strict about the form of these; a hint that cannot be passed on is only lost.
+    }
+  }
+
+  #onAnswer(outgoing: http.ClientRequest, answer: IncomingMessage): void {
+    answer.on('error', () => {}); // followed by 'close', which looks at `complete`
+    const { request, response } = this.#of;
+    if (this.#over || response.headersSent) {
+      outgoing.destroy();
+      return;
+    }
+    outgoing.setTimeout(this.#context.limits.silence_timeout_ms);
+    const trailers = answer.headers['transfer-encoding'] !== undefined && request.httpVersionMinor > 0;
+    try {
+      response.writeHead(answer.statusCode!, answer.statusMessage, responseHeaders(answer, trailers));
+    } catch (error) {
+      this.#context.log('warn', 'an answer could not be passed on', { error: String(error) });
+      this.#answer('BAD_GATEWAY');
+      return;
+    }
+    answer.once('end', () => {
+      if (trailers && answer.rawTrailers.length > 0) response.addTrailers(pairs(answer.rawTrailers));
+      response.end();
+    });
+    answer.once('close', () => {
+      if (!answer.complete && !this.#over) this.#cut();
+    });
+    let body_begun = false;
+    answer.once('data', () => {
+      body_begun = true;
+    });
+    answer.pipe(response, { end: false });
+    // Node holds the head back until the body begins; a stream that begins with silence must not wait for it.
+    setImmediate(() => {
+      if (!body_begun && !this.#over && !response.writableEnded) response.flushHeaders();
+    });
+  }
+
+  #onSilence(outgoing: http.ClientRequest): void {
+    if (outgoing !== this.#outgoing || this.#over) return;
+    this.#context.log('warn', 'an instance did not answer in time', { instance_id: this.#lease.upstream.id });
+    this.#answer('GATEWAY_TIMEOUT');
+  }
+
+  #onError(outgoing: http.ClientRequest, error: Error): void {
+    if (outgoing !== this.#outgoing || this.#over) return;
+    // After the head of an answer, the answer's own 'close' decides; a late write error must not spoil it.
+    if (this.#of.response.headersSent) return;
+    const { upstream } = this.#lease;
+    const other = this.#connected ? null : this.#otherInstance(upstream);
+    if (other !== null) {
+      this.#lease.release();
+      this.#lease = other;
+      this.#send(false);
+    } else if (this.#connected && outgoing.reusedSocket && this.#maySendAgain()) {
+      this.#sent_again = true;
+      this.#send(true);
+    } else {
+      const data = { instance_id: upstream.id, error: error.message };
+      this.#context.log('warn', 'an instance failed before it answered', data);
+      this.#answer('BAD_GATEWAY');
+    }
+  }
+
+  #otherInstance(refusing: Upstream): Lease | null {
+    this.#context.upstreams.refused(refusing);
+    return this.#context.pickAgain(this.#of.target, this.#tried);
+  }
+
+  #maySendAgain(): boolean {
+    return !this.#sent_again && !this.#body_begun && IDEMPOTENT.has(this.#of.request.method!);
+  }
+
+  /** The edge's own answer; or, when another one has begun, its end. */
+
+  #answer(error: EdgeError): void {
+    const { request, response, expects_continue } = this.#of;
+    const outgoing = this.#outgoing;
+    this.#outgoing = null;
+    request.unpipe();
+    outgoing?.destroy();
+    if (response.headersSent) {
+      this.#cut();
+      return;
+    }
+    // Without its `100 Continue` a client may send the body or not: only a new connection is clear.
+    const unclear = expects_continue && !this.#body_begun;
+    sendError(request, response, error, unclear ? { connection: 'close' } : {});
+  }
+
+  #cut(): void {
+    this.#outgoing?.destroy();
+    cut(this.#of.request.socket);
+  }
+}
+
+function pairs(raw: string[]): [string, string][] {
+  const list: [string, string][] = [];
+  for (let i = 0; i < raw.length; i += 2) list.push([raw[i]!, raw[i + 1]!]);
+  return list;
+}

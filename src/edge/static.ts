@@ -1,0 +1,175 @@
+/** Answers GET and HEAD from a static release: validators, ranges, redirects; one release per answer (I9). */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { StaticFile } from '../release/static-site.ts';
+import { cut } from './connection.ts';
+import { sendError } from './pages.ts';
+import type { Log } from './routes.ts';
+import type { SiteLease } from './sites.ts';
+import type { SmallFiles } from './small-files.ts';
+import { contentType, resolveStatic, type StaticAnswer } from './static-path.ts';
+import type { Target } from './target.ts';
+
+/** Up to this size a file is kept in memory and sent with its head in one write. */
+const SMALL_FILE_BYTES = 64 * 1024;
+
+export interface StaticExchange {
+  request: IncomingMessage;
+  response: ServerResponse;
+  target: Target;
+  spa_fallback: string | null;
+  small_files: SmallFiles;
+  log: Log;
+}
+
+/** Answers from the opened release. Resolves when its bytes are no longer needed. */
+export async function serveStatic(of: StaticExchange, lease: SiteLease): Promise<void> {
+  const { request, response, target, spa_fallback } = of;
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    return sendError(request, response, 'METHOD_NOT_ALLOWED', { allow: 'GET, HEAD' });
+  }
+  const answer = resolveStatic(lease.site, {
+    path: target.path,
+    accepts_html: acceptsHtml(request.headers.accept),
+    spa_fallback,
+  });
+  switch (answer.kind) {
+    case 'bad_path':
+      return sendError(request, response, 'BAD_REQUEST');
+    case 'missing':
+      return sendError(request, response, 'NOT_FOUND');
+    case 'redirect':
+      return sendRedirect(response, answer.location);
+    case 'file':
+      return sendFile(of, lease, answer);
+  }
+}
+
+function sendRedirect(response: ServerResponse, location: string): void {
+  response.writeHead(308, { location, 'content-length': 0, 'cache-control': 'no-cache' });
+  response.end();
+}
+
+/** The release's bytes as one part of a file; `end` is exclusive. */
+interface Part {
+  status: 200 | 206 | 404;
+  start: number;
+  end: number;
+}
+
+async function sendFile(
+  of: StaticExchange,
+  lease: SiteLease,
+  answer: StaticAnswer & { kind: 'file' },
+): Promise<void> {
+  const { request, response } = of;
+  const { file, status, cache_control } = answer;
+  const etag = `"${file.sha256.slice(0, 32)}"`;
+  const headers: Record<string, string | number> = { etag, 'cache-control': cache_control };
+  if (answer.varies) headers.vary = 'accept';
+  if (status === 200 && matches(request.headers['if-none-match'], etag)) {
+    response.writeHead(304, headers);
+    return void response.end();
+  }
+  headers['content-type'] = contentType(file.path);
+  headers['x-content-type-options'] = 'nosniff';
+  const part = status === 200 ? choosePart(request, file.size, etag) : { status, start: 0, end: file.size };
+  if (status === 200) headers['accept-ranges'] = 'bytes';
+  if (part === 'unsatisfiable') {
+    delete headers['content-type'];
+    headers['content-range'] = `bytes */${file.size}`;
+    headers['content-length'] = 0;
+    response.writeHead(416, headers);
+    return void response.end();
+  }
+  if (part.status === 206) headers['content-range'] = `bytes ${part.start}-${part.end - 1}/${file.size}`;
+  headers['content-length'] = part.end - part.start;
+  if (request.method === 'HEAD' || part.start === part.end) {
+    response.writeHead(part.status, headers);
+    return void response.end();
+  }
+  await sendBytes(of, lease, { file, part, headers });
+}
+
+interface Sending {
+  file: StaticFile;
+  part: Part;
+  headers: Record<string, string | number>;
+}
+
+async function sendBytes(of: StaticExchange, lease: SiteLease, sending: Sending): Promise<void> {
+  const { request, response, small_files, log } = of;
+  const { file, part, headers } = sending;
+  try {
+    if (file.size <= SMALL_FILE_BYTES) {
+      const bytes = small_files.get(file.sha256) ?? (await small_files.read(lease.site, file));
+      response.writeHead(part.status, headers);
+      return void response.end(part.status === 206 ? bytes.subarray(part.start, part.end) : bytes);
+    }
+    const chunks = lease.site.stream(file, part.start, part.end);
+    response.once('close', () => chunks.destroy());
+    for await (const chunk of chunks) {
+      if (!response.headersSent) response.writeHead(part.status, headers);
+      if (!response.write(chunk)) await drained(response);
+      if (response.destroyed) return;
+    }
+    response.end();
+  } catch (error) {
+    if (response.destroyed) return; // the client went away
+    log('error', 'a static release could not be read', { path: file.path, error: String(error) });
+    // A short answer must not look whole.
+    if (response.headersSent) cut(request.socket);
+    else sendError(request, response, 'ARTIFACT_UNREADABLE');
+  }
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      response.off('drain', done);
+      response.off('close', done);
+      resolve();
+    };
+    response.on('drain', done);
+    response.on('close', done);
+  });
+}
+
+/** One `bytes` range is honoured; several, or none that we understand, get the whole file. */
+function choosePart(request: IncomingMessage, size: number, etag: string): Part | 'unsatisfiable' {
+  const whole: Part = { status: 200, start: 0, end: size };
+  const header = request.headers.range;
+  if (header === undefined || request.method !== 'GET') return whole;
+  const condition = request.headers['if-range'];
+  if (condition !== undefined && condition !== etag) return whole;
+  const range = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(header.trim());
+  if (range === null) return whole;
+  const [, from, to] = range as unknown as [string, string, string];
+  if (from === '' && to === '') return whole;
+  if (from === '') {
+    const start = Math.max(0, size - Number(to));
+    return start < size ? { status: 206, start, end: size } : 'unsatisfiable';
+  }
+  const start = Number(from);
+  if (to !== '' && Number(to) < start) return whole;
+  if (start >= size) return 'unsatisfiable';
+  return { status: 206, start, end: to === '' ? size : Math.min(size, Number(to) + 1) };
+}
+
+/** If-None-Match, by weak comparison (RFC 9110, 13.1.2). */
+function matches(header: string | undefined, etag: string): boolean {
+  if (header === undefined) return false;
+  return header.split(',').some((item) => {
+    const tag = item.trim();
+    return tag === '*' || tag === etag || tag === `W/${etag}`;
+  });
+}
+
+/** No Accept header accepts everything; an explicit `q=0` refuses. */
+function acceptsHtml(accept: string | undefined): boolean {
+  if (accept === undefined || accept === '') return true;
+  return accept.split(',').some((item) => {
+    const [type, ...parameters] = item.split(';').map((part) => part.trim().toLowerCase());
+    if (parameters.some((parameter) => /^q=0(?:\.0*)?$/.test(parameter))) return false;
+    return type === 'text/html' || type === 'text/*' || type === '*/*' || type === 'application/xhtml+xml';
+  });
+}

@@ -1,0 +1,199 @@
+/** Turns what was seen of an instance that did not become healthy into a Failure with the next step. Pure. */
+import { type Failure, failure, type ListeningPort, type ProbeAnswer } from '../domain/failure.ts';
+import type { MachineExit } from '../isolation/driver.ts';
+
+/** Everything known about the replica that failed the gate. */
+export interface Observation {
+  /** Where the probes went. */
+  host: string;
+  port: number;
+  path: string;
+  phase: 'starting' | 'grace';
+  startup_timeout_ms: number;
+  grace_ms: number;
+  memory_limit_bytes: number;
+  last_probe: ProbeAnswer | null;
+  exit: MachineExit | null;
+  listening: ListeningPort[];
+  log_tail: string[];
+}
+
+const MAX_LOG_LINES = 50;
+/** The kernel kills at the limit, sampling sees a little less. */
+const NEARLY_ALL_MEMORY = 0.95;
+
+type Told = Pick<Failure, 'code' | 'message' | 'next_step'>;
+
+/** The failure of one replica, stage `health`. An exit outranks everything that was probed. */
+export function diagnose(seen: Observation): Failure {
+  const told = seen.exit ? explainExit(seen, seen.exit) : explainProbe(seen);
+  return failure({
+    stage: 'health',
+    ...told,
+    exit_code: seen.exit?.exit_code ?? null,
+    signal: seen.exit?.signal ?? null,
+    out_of_memory: told.code === 'APP_OUT_OF_MEMORY',
+    last_probe: seen.last_probe,
+    listening: seen.listening,
+    log_tail: seen.log_tail.slice(-MAX_LOG_LINES),
+  });
+}
+
+function explainExit(seen: Observation, exit: MachineExit): Told {
+  if (ranOutOfMemory(seen, exit)) {
+    return {
+      code: 'APP_OUT_OF_MEMORY',
+      message: `The app ran out of memory (limit ${mebibytes(seen.memory_limit_bytes)}, seen ${mebibytes(exit.peak_memory_bytes)}).`,
+      next_step: 'Raise the memory of the deployment, or make the app use less at start, then publish again.',
+    };
+  }
+  return { code: 'APP_CRASHED', message: exitMessage(seen, exit), next_step: exitNextStep(seen, exit) };
+}
+
+/** Also recognised: a SIGKILL at the limit, and V8 giving up on its own heap (which exits with SIGABRT). */
+function ranOutOfMemory(seen: Observation, exit: MachineExit): boolean {
+  if (exit.reason === 'out_of_memory') return true;
+  if (exit.signal === 'SIGKILL' || exit.exit_code === 137) {
+    return exit.peak_memory_bytes >= seen.memory_limit_bytes * NEARLY_ALL_MEMORY;
+  }
+  const aborted = exit.signal === 'SIGABRT' || exit.exit_code === 134;
+  return aborted && seen.log_tail.some((line) => line.includes('JavaScript heap out of memory'));
+}
+
+function exitMessage(seen: Observation, exit: MachineExit): string {
+  const when = seen.phase === 'grace' ? 'during the grace period' : 'before it was healthy';
+  if (exit.reason === 'too_many_processes')
+    return `The app was stopped ${when}: it started too many processes.`;
+  if (exit.reason === 'out_of_disk') return `The app was stopped ${when}: it wrote more than its disk limit.`;
+  if (exit.signal) return `The app was ended by ${exit.signal} ${when}.`;
+  return `The app ended with exit code ${exit.exit_code} ${when}.`;
+}
+
+function exitNextStep(seen: Observation, exit: MachineExit): string {
+  if (seen.log_tail.some((line) => /EADDRINUSE|address already in use/i.test(line))) {
+    return 'The log says that the port was taken: listen on the port in the PORT environment variable, and start one server only.';
+  }
+  if (exit.exit_code === 0) {
+    return 'The run command must stay in the foreground: start the server itself, without `&`, a daemon flag or a one-off script.';
+  }
+  if (exit.exit_code === 127) {
+    return 'Exit code 127 means that a program of the run command was not found: check its name, or add it to the dependencies that are installed.';
+  }
+  if (exit.exit_code === 126) {
+    return 'Exit code 126 means that the run command names a file that cannot be executed: make it executable or name its interpreter.';
+  }
+  return 'Read the last log lines below, fix the error, and publish again. A missing environment variable is the most common cause.';
+}
+
+function explainProbe(seen: Observation): Told {
+  if (seen.phase === 'grace') return explainUnstable(seen);
+  const answer = seen.last_probe;
+  if (answer?.status != null) {
+    return answer.status >= 300 && answer.status < 400
+      ? explainRedirect(seen, answer)
+      : explainStatus(seen, answer.status);
+  }
+  if (answer?.error === 'timed out') {
+    return {
+      code: 'HEALTH_TIMEOUT',
+      message: `The app accepts connections on port ${seen.port}, but GET ${seen.path} was not answered within ${seconds(answer.duration_ms)}.`,
+      next_step:
+        'Make the health check path answer without waiting for other services, or name a cheaper one with --health-check-path.',
+    };
+  }
+  if (answer?.error === 'not http' || answer?.error === 'reset') {
+    return {
+      code: 'HEALTH_STATUS',
+      message: `Something listens on port ${seen.port}, but it does not answer GET ${seen.path} with plain HTTP (${answer.error}).`,
+      next_step: 'Serve plain HTTP on PORT; TLS is ended at the edge, so the app must not use https itself.',
+    };
+  }
+  return explainNoConnection(seen);
+}
+
+function explainUnstable(seen: Observation): Told {
+  const answer = seen.last_probe;
+  const got =
+    answer?.status != null ? `answered ${answer.status}` : `failed (${answer?.error ?? 'no answer'})`;
+  return {
+    code: 'HEALTH_UNSTABLE',
+    message: `The app was healthy, then GET ${seen.path} ${got} during the grace period of ${seconds(seen.grace_ms)}.`,
+    next_step:
+      'See in the last log lines what happened after the start; the app must answer 2xx without a break for the whole grace period.',
+  };
+}
+
+function explainRedirect(seen: Observation, answer: ProbeAnswer): Told {
+  const to = answer.location === null ? 'elsewhere' : `to ${answer.location}`;
+  return {
+    code: 'HEALTH_REDIRECT',
+    message: `GET ${seen.path} answered ${answer.status} and redirects ${to}; redirects are not followed.`,
+    next_step: redirectNextStep(answer.location),
+  };
+}
+
+function redirectNextStep(location: string | null): string {
+  if (location?.startsWith('https:')) {
+    return 'The app forces https: exempt the health check path from that redirect (TLS is ended at the edge), or trust X-Forwarded-Proto.';
+  }
+  if (location?.startsWith('/')) {
+    return `Set --health-check-path to a path that answers 2xx itself, for example ${location.split(/[?#]/)[0]}.`;
+  }
+  return 'Set --health-check-path to a path that answers 2xx itself.';
+}
+
+function explainStatus(seen: Observation, status: number): Told {
+  return {
+    code: 'HEALTH_STATUS',
+    message: `GET ${seen.path} answered ${status} for ${seconds(seen.startup_timeout_ms)}; a 2xx is needed.`,
+    next_step: statusNextStep(seen.path, status),
+  };
+}
+
+function statusNextStep(path: string, status: number): string {
+  if (status === 404) {
+    return `The app runs but has no ${path}: name a path that exists with --health-check-path, or add a route for ${path}.`;
+  }
+  if (status === 401 || status === 403) {
+    return `${path} asks for a login: name a public path with --health-check-path, or exempt ${path} from authentication.`;
+  }
+  if (status >= 500) {
+    return 'The app runs but fails: see the last log lines below. A missing environment variable or an unreachable database is the most common cause.';
+  }
+  return `Make ${path} answer 2xx to a plain GET with the host name localhost, or name another path with --health-check-path.`;
+}
+
+function explainNoConnection(seen: Observation): Told {
+  const here = seen.listening.filter((port) => port.port === seen.port);
+  if (here.length > 0) {
+    const addresses = here.map((port) => port.address).join(', ');
+    return {
+      code: 'WRONG_ADDRESS',
+      message: `The app listens on port ${seen.port}, but only on ${addresses}, which cannot be reached from ${seen.host}.`,
+      next_step:
+        'Bind to 0.0.0.0 (many frameworks: HOST=0.0.0.0 or --host 0.0.0.0) instead of one address only.',
+    };
+  }
+  if (seen.listening.length > 0) {
+    const ports = [...new Set(seen.listening.map((port) => port.port))].join(', ');
+    return {
+      code: 'WRONG_PORT',
+      message: `The app listens on port ${ports}, not on ${seen.port}, which it was given in PORT.`,
+      next_step: `Listen on the port in the PORT environment variable; if the app can only use a fixed port, publish with --port ${seen.listening[0]!.port}.`,
+    };
+  }
+  return {
+    code: 'NEVER_LISTENED',
+    message: `The app did not listen on any port within ${seconds(seen.startup_timeout_ms)}.`,
+    next_step:
+      'Check that the run command starts a server that listens on PORT; if it only needs longer to start, raise the start-up time limit.',
+  };
+}
+
+function seconds(ms: number): string {
+  return `${Math.round(ms / 100) / 10} s`;
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.round(bytes / 1024 ** 2)} MiB`;
+}
