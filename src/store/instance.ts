@@ -136,6 +136,25 @@ export async function setInstanceState(
   return row;
 }
 
+/** Instances that were started to be proved, whose operation has ended without needing them. */
+export async function retireOrphanedGating(db: Conn): Promise<void> {
+  await db
+    .updateTable('instances')
+    .set({ role: 'retired', updated_at: new Date() })
+    .where('role', '=', 'gating')
+    .where('stopped_at', 'is', null)
+    .where((eb) =>
+      eb.exists(
+        eb
+          .selectFrom('operations')
+          .select('operations.id')
+          .whereRef('operations.id', '=', 'instances.operation_id')
+          .where('operations.finished_at', 'is not', null),
+      ),
+    )
+    .execute();
+}
+
 export async function touchInstanceHealth(db: Conn, id: string, at: Date): Promise<void> {
   await db.updateTable('instances').set({ last_health_check_at: at }).where('id', '=', id).execute();
 }

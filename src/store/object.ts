@@ -40,3 +40,44 @@ export async function forgetObject(db: Conn, key: string, used_before: Date): Pr
     .executeTakeFirst();
   return result.numDeletedRows > 0n;
 }
+
+/** Why somebody may still need an object. */
+export interface ObjectReference {
+  why: 'active' | 'unfinished' | 'warm' | 'among the newest' | 'older';
+  version_number: number;
+  slug: string;
+  /** Archived, else made. */
+  since: Date;
+}
+
+/**
+ * Every reference from versions to objects, by object key. A version refers to its source snapshot and, through its
+ * release, to the artifact and its index; failed versions refer to their source (for `kiln retry`).
+ */
+export async function objectReferences(
+  db: Conn,
+  keep_versions: number,
+): Promise<Map<string, ObjectReference[]>> {
+  const { rows } = await sql<
+    ObjectReference & { source_key: string; object_key: string | null; index_key: string | null }
+  >`
+    with ranked as (
+      select v.*, row_number() over (partition by v.deployment_id order by v.version_number desc) as place
+        from versions v)
+    select v.version_number, d.slug, coalesce(v.archived_at, v.created_at) as since, v.source_key, r.object_key,
+           r.manifest->>'index_key' as index_key,
+           case when d.deleted_at is not null then 'older'
+                when d.active_version_id = v.id then 'active'
+                when exists (select 1 from operations o where o.version_id = v.id and o.finished_at is null) then 'unfinished'
+                when exists (select 1 from instances i where i.version_id = v.id and i.stopped_at is null) then 'warm'
+                when v.place <= ${keep_versions} then 'among the newest'
+                else 'older' end as why
+      from ranked v join deployments d on d.id = v.deployment_id left join releases r on r.id = v.release_id`.execute(
+    db,
+  );
+  const references = new Map<string, ObjectReference[]>();
+  for (const { source_key, object_key, index_key, ...reference } of rows)
+    for (const key of [source_key, object_key, index_key])
+      if (key !== null) references.set(key, [...(references.get(key) ?? []), reference]);
+  return references;
+}

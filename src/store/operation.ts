@@ -149,6 +149,32 @@ export async function recordOperationStage(
     .execute();
 }
 
+/** An engine that stops gives its turns back, so that the next one does not wait for the lease to run out. */
+export async function releaseLease(db: Conn, lease: Lease): Promise<void> {
+  await db
+    .updateTable('operations')
+    .set({ lease_expires_at: sql<Date>`clock_timestamp()` })
+    .where('id', '=', lease.operation_id)
+    .where('lease_token', '=', lease.token)
+    .where('state', '=', 'running')
+    .execute();
+}
+
+/**
+ * Operations whose stage is over its deadline although somebody keeps renewing the lease. Taking the token away makes
+ * that worker's next write fail; the operation is then claimed like any other whose worker is gone.
+ */
+export async function expireStuck(db: Conn, slack_ms: number): Promise<string[]> {
+  const rows = await db
+    .updateTable('operations')
+    .set({ lease_token: sql<number>`lease_token + 1`, lease_expires_at: sql<Date>`clock_timestamp()` })
+    .where('state', '=', 'running')
+    .where('stage_deadline_at', '<', sql<Date>`clock_timestamp() - ${`${slack_ms} milliseconds`}::interval`)
+    .returning('id')
+    .execute();
+  return rows.map((row) => row.id);
+}
+
 export interface Outcome {
   state: 'succeeded' | 'failed' | 'cancelled';
   promoted: boolean;
@@ -209,12 +235,13 @@ export async function abandonedOperations(db: Conn): Promise<{ id: string; kind:
   return rows;
 }
 
-/** On the start of the only engine of a data folder: whoever held a lease is gone. */
-export async function expireAllLeases(db: Conn): Promise<void> {
+/** On the start of an engine: what it held in an earlier life is free at once (its data folder's lock is ours now). */
+export async function expireLeasesOf(db: Conn, owner: string): Promise<void> {
   await db
     .updateTable('operations')
     .set({ lease_expires_at: sql<Date>`clock_timestamp()` })
     .where('state', '=', 'running')
+    .where('lease_owner', '=', owner)
     .where('finished_at', 'is', null)
     .execute();
 }

@@ -1,0 +1,66 @@
+/** What every part of the engine is given: its ports, its limits and timings, and the little they share. */
+import type { Ports } from '../pipeline/run.ts';
+import type { Verifier } from '../release/verify.ts';
+import type { Database } from '../store/db.ts';
+import type { Folders } from './folders.ts';
+
+export type Log = (level: 'info' | 'warn' | 'error', message: string, data?: Record<string, unknown>) => void;
+
+/** What the engine needs of an edge in the same process; other edges acknowledge through the database. */
+export interface EdgePort {
+  waitForGeneration(generation: number, timeout_ms: number): Promise<boolean>;
+  onIdle(instance_id: string, timeout_ms: number): Promise<boolean>;
+  closeConnections(instance_id: string): void;
+}
+
+export interface Timings {
+  lease_ms: number;
+  renew_ms: number;
+  reconcile_ms: number;
+  /** An engine silent for this long counts as dead. */
+  engine_silent_ms: number;
+  /** How long a replaced version keeps running, for an immediate rollback. */
+  warm_ms: number;
+  /** How long in-flight requests and WebSockets of a replaced instance may take. */
+  drain_ms: number;
+  /** From TERM to KILL. */
+  stop_grace_ms: number;
+}
+
+export interface EngineLimits {
+  /** Publishes that run side by side, over all deployments. */
+  concurrency: number;
+  /** Unfinished publishes of one deployment. */
+  queued_publishes: number;
+  replicas: number;
+  /** Replaced versions of one deployment that are kept running. */
+  warm_versions: number;
+  instance_processes: number;
+  instance_disk_bytes: number;
+  log_bytes: number;
+  /** Restarts without a healthy spell in between before an instance is given up. */
+  crash_restarts: number;
+  /** Times an operation is taken up again after its engine died. */
+  attempts: number;
+}
+
+export interface Retention {
+  days: number;
+  /** The newest versions of each deployment that are never collected. */
+  keep_versions: number;
+}
+
+export interface EngineContext extends Ports {
+  id: string;
+  database: Database;
+  folders: Folders;
+  edge: EdgePort;
+  verifier: Verifier;
+  timings: Timings;
+  bounds: EngineLimits;
+  retention: Retention;
+  /** `http://<slug>.<workspace>.localhost:7080` of a deployment. */
+  urlOf(slug: string, workspace_slug: string): string;
+  now(): Date;
+  say: Log;
+}

@@ -1,0 +1,283 @@
+/** The engine behind its facade: puts the parts together, and does itself what is one transaction. */
+
+import os from 'node:os';
+import path from 'node:path';
+import type { Deployment } from '../domain/deployment.ts';
+import { KilnError } from '../domain/errors.ts';
+import { isFinished, type Operation } from '../domain/operation.ts';
+import type { Sandbox } from '../domain/sandbox.ts';
+import type { Version } from '../domain/version.ts';
+import { notify, type Trx } from '../store/db.ts';
+import {
+  deploymentById,
+  lockDeployment,
+  markDeploymentDeleted,
+  updateDeployment,
+} from '../store/deployment.ts';
+import { registerEngine, removeEngine } from '../store/engine.ts';
+import { deleteEnvVar, setEnvVar } from '../store/env-var.ts';
+import { appendEvent } from '../store/event.ts';
+import { unlockAllIdempotent } from '../store/idempotency.ts';
+import { setInstanceRole, unstoppedInstances } from '../store/instance.ts';
+import {
+  expireLeasesOf,
+  finishOperation,
+  getOperation,
+  nextPublish,
+  requestCancel,
+  unfinishedOf,
+} from '../store/operation.ts';
+import { getWorkspace } from '../store/tenant.ts';
+import { versionById } from '../store/version.ts';
+import type { EngineContext } from './context.ts';
+import { type DoctorReport, examine } from './doctor.ts';
+import type { Accepted, Engine, ExecRequest, PublishInput, Switched } from './engine.ts';
+import { instanceLogPath } from './instance-machine.ts';
+import { Supervisor } from './instances.ts';
+import { OperationWaiters } from './operation-waiters.ts';
+import { acceptSwitch, type Intent, switched } from './promote.ts';
+import { acceptPublish, acceptRetry } from './publish.ts';
+import { makeQueue, type Queue } from './queue.ts';
+import { adoptInstances, bookStrayObjects, Reconciler, sweepFolders } from './reconcile.ts';
+import { collect } from './retention.ts';
+import { destroySandbox, exec, workspaceDir } from './sandboxes.ts';
+import { cancelled, recordFailure, Worker } from './worker.ts';
+
+export interface EngineOptions {
+  ctx: EngineContext;
+  /** What the choice of the isolation driver found, for the doctor. */
+  drivers: DoctorReport['isolation']['drivers'];
+}
+
+export class LocalEngine implements Engine {
+  readonly id: string;
+  readonly #ctx: EngineContext;
+  readonly #drivers: DoctorReport['isolation']['drivers'];
+  readonly #queue: Queue;
+  readonly #supervisor: Supervisor;
+  readonly #worker: Worker;
+  readonly #reconciler: Reconciler;
+  readonly #waiters: OperationWaiters;
+  #gc_timer: NodeJS.Timeout | null = null;
+
+  constructor({ ctx, drivers }: EngineOptions) {
+    this.id = ctx.id;
+    this.#ctx = ctx;
+    this.#drivers = drivers;
+    this.#queue = makeQueue(ctx.database, { concurrency: ctx.bounds.concurrency, say: ctx.say });
+    this.#supervisor = new Supervisor(ctx);
+    this.#worker = new Worker(ctx, this.#supervisor, this.#queue);
+    this.#reconciler = new Reconciler(ctx, this.#queue, this.#supervisor);
+    this.#waiters = new OperationWaiters(ctx);
+  }
+
+  async prepare(): Promise<void> {
+    const { db, database, driver, id } = this.#ctx;
+    await driver.sweep(new Set());
+    await expireLeasesOf(db, id);
+    if (database.kind === 'pglite') await unlockAllIdempotent(db);
+    await removeEngine(db, id);
+    await registerEngine(db, { id, host: os.hostname(), pid: process.pid });
+    await adoptInstances(this.#ctx, 'starting');
+    await sweepFolders(this.#ctx);
+    await bookStrayObjects(this.#ctx);
+  }
+
+  async start(): Promise<void> {
+    await this.#waiters.start();
+    await this.#queue.start((operation_id) => this.#worker.handle(operation_id));
+    this.#reconciler.start();
+    void this.#reconciler.pass();
+    this.#gc_timer = setInterval(() => void this.gc({ dry_run: false }).catch(() => {}), GC_EVERY_MS);
+    this.#gc_timer.unref();
+  }
+
+  async stop(): Promise<void> {
+    if (this.#gc_timer) clearInterval(this.#gc_timer);
+    await this.#reconciler.stop();
+    await this.#worker.stop();
+    await this.#supervisor.stop();
+    await this.#queue.stop();
+    await this.#waiters.stop();
+    await removeEngine(this.#ctx.db, this.id);
+  }
+
+  async publish(input: PublishInput): Promise<Accepted> {
+    if (input.sandbox.state !== 'running')
+      throw new KilnError(
+        'SANDBOX_NOT_RUNNING',
+        `The sandbox ${input.sandbox.name} is ${input.sandbox.state}.`,
+      );
+    const workspace_dir = await workspaceDir(this.#ctx, input.sandbox);
+    return acceptPublish(this.#ctx, this.#queue, { ...input, workspace_dir });
+  }
+
+  async retry(version: Version, by: Parameters<Engine['retry']>[1]): Promise<Accepted> {
+    const deployment = await this.#deployment(version.deployment_id);
+    return acceptRetry(this.#ctx, this.#queue, { deployment, version, ...by });
+  }
+
+  async acceptedBefore(subject: Record<string, unknown>): Promise<Accepted | null> {
+    if (typeof subject.operation_id !== 'string') return null;
+    const operation = await getOperation(this.#ctx.db, subject.operation_id);
+    if (!operation) return null;
+    return {
+      operation,
+      version: await versionById(this.#ctx.db, operation.version_id),
+      secrets_left_out: [],
+    };
+  }
+
+  async promote(version: Version, by: Intent & { wait_ms: number }): Promise<Switched> {
+    const accepted = await acceptSwitch(this.#ctx, this.#queue, this.#supervisor, version, by);
+    const operation = isFinished(accepted.operation.state)
+      ? accepted.operation
+      : await this.waitForOperation(accepted.operation.id, by.wait_ms);
+    if (operation.state === 'failed' || operation.state === 'cancelled')
+      throw new KilnError(
+        'HEALTH_GATE_FAILED',
+        `Version ${version.version_number} was not switched to: ${operation.failure?.message ?? operation.state}`,
+        { details: { operation_id: operation.id, failure: operation.failure } },
+      );
+    if (operation.superseded)
+      throw new KilnError(
+        'SUPERSEDED',
+        'A newer publish, promote or rollback is in force; this one did not switch.',
+      );
+    const deployment = await this.#deployment(version.deployment_id);
+    return switched({ ...accepted, operation }, deployment, await versionById(this.#ctx.db, version.id));
+  }
+
+  /** A queued one ends here; a running one when its worker has noticed, within seconds. */
+  async cancel(operation_id: string): Promise<Operation> {
+    const { db } = this.#ctx;
+    await db.transaction().execute(async (trx) => {
+      const operation = await requestCancel(trx, operation_id);
+      if (!operation) throw await this.#notCancellable(trx, operation_id);
+      if (operation.state === 'queued') await this.#endQueued(trx, operation);
+    });
+    this.#worker.cancelled(operation_id);
+    return this.waitForOperation(operation_id, 5000);
+  }
+
+  async #notCancellable(trx: Trx, operation_id: string): Promise<KilnError> {
+    const found = await getOperation(trx, operation_id);
+    return found
+      ? new KilnError('CONFLICT', `The operation ${operation_id} has ${found.state} already.`)
+      : new KilnError('NOT_FOUND', `There is no operation ${operation_id}.`);
+  }
+
+  async #endQueued(trx: Trx, operation: Operation): Promise<void> {
+    const failure = cancelled('queued');
+    await recordFailure(trx, this.#ctx, operation, failure, 'cancelled');
+    await finishOperation(trx, operation.id, {
+      state: 'cancelled',
+      promoted: false,
+      superseded: false,
+      failure,
+    });
+    const next = await nextPublish(trx, operation.deployment_id);
+    if (next) await this.#queue.send(trx, next);
+    await notify(trx, 'kiln_work', operation.id);
+  }
+
+  waitForOperation(operation_id: string, timeout_ms: number, signal?: AbortSignal): Promise<Operation> {
+    return this.#waiters.wait(operation_id, timeout_ms, signal);
+  }
+
+  async scale(deployment: Deployment, replicas: number): Promise<Deployment> {
+    if (replicas > this.#ctx.bounds.replicas)
+      throw new KilnError('TOO_MANY', `At most ${this.#ctx.bounds.replicas} replicas per deployment.`);
+    const updated = await this.#ctx.db.transaction().execute(async (trx) => {
+      const row = await updateDeployment(trx, deployment.id, { desired_replicas: replicas });
+      await this.#tell(trx, row, 'deployment.scaled', { replicas });
+      return row;
+    });
+    await this.#supervisor.adjust(deployment.id);
+    return updated;
+  }
+
+  async removeDeployment(deployment: Deployment): Promise<void> {
+    const running = await this.#ctx.db.transaction().execute(async (trx) => {
+      await lockDeployment(trx, deployment.id);
+      const unfinished = await unfinishedOf(trx, deployment.id);
+      await markDeploymentDeleted(trx, deployment.id);
+      for (const operation of unfinished) {
+        await requestCancel(trx, operation.id);
+        if (operation.state === 'queued') await this.#endQueued(trx, operation);
+      }
+      for (const instance of await unstoppedInstances(trx, { deployment_id: deployment.id }))
+        if (instance.role !== 'gating') await setInstanceRole(trx, instance, 'retired');
+      await this.#tell(trx, deployment, 'deployment.deleted', { slug: deployment.slug });
+      return unfinished.filter((operation) => operation.state === 'running');
+    });
+    for (const operation of running) this.#worker.cancelled(operation.id);
+    void this.#supervisor.reconcile();
+  }
+
+  async setEnv(deployment: Deployment, vars: Parameters<Engine['setEnv']>[1]): Promise<void> {
+    await this.#ctx.db.transaction().execute(async (trx) => {
+      for (const row of vars) await setEnvVar(trx, this.#ctx.vault, { ...row, deployment_id: deployment.id });
+      await this.#tell(trx, deployment, 'deployment.env_changed', { names: vars.map((row) => row.name) });
+    });
+  }
+
+  async unsetEnv(deployment: Deployment, environment: string, name: string): Promise<boolean> {
+    return this.#ctx.db.transaction().execute(async (trx) => {
+      const found = await deleteEnvVar(trx, deployment.id, environment, name);
+      if (found) await this.#tell(trx, deployment, 'deployment.env_changed', { names: [name] });
+      return found;
+    });
+  }
+
+  workspaceDir(sandbox: Sandbox): Promise<string> {
+    return workspaceDir(this.#ctx, sandbox);
+  }
+
+  destroySandbox(sandbox: Sandbox): Promise<void> {
+    return destroySandbox(this.#ctx, sandbox);
+  }
+
+  exec(sandbox: Sandbox, request: ExecRequest) {
+    return exec(this.#ctx, sandbox, request);
+  }
+
+  buildLogPath(build_id: string): string {
+    return path.join(this.#ctx.folders.build_logs, `${build_id}.jsonl`);
+  }
+
+  instanceLogPath(instance_id: string): string {
+    return instanceLogPath(this.#ctx, instance_id);
+  }
+
+  async publicUrl(deployment: Deployment): Promise<string> {
+    const workspace = await getWorkspace(this.#ctx.db, deployment.workspace_id);
+    return this.#ctx.urlOf(deployment.slug, workspace?.slug ?? 'default');
+  }
+
+  gc(options: { dry_run: boolean }) {
+    return collect(this.#ctx, options);
+  }
+
+  doctor(): Promise<DoctorReport> {
+    return examine(this.#ctx, this.#drivers);
+  }
+
+  async #deployment(id: string): Promise<Deployment> {
+    const deployment = await deploymentById(this.#ctx.db, id);
+    if (!deployment) throw new KilnError('NOT_FOUND', `There is no deployment ${id}.`);
+    return deployment;
+  }
+
+  async #tell(
+    trx: Trx,
+    deployment: Deployment,
+    type: Parameters<typeof appendEvent>[1]['type'],
+    data: Record<string, unknown>,
+  ): Promise<void> {
+    const { tenant_id, id: deployment_id } = deployment;
+    await appendEvent(trx, { id: this.#ctx.newId('evt'), tenant_id, deployment_id, type, data });
+  }
+}
+
+const GC_EVERY_MS = 6 * 3600 * 1000;

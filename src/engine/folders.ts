@@ -1,0 +1,138 @@
+/** The data folder: everything one engine keeps on disk, and the lock that makes it one engine's at a time. */
+import { randomBytes } from 'node:crypto';
+import { closeSync, constants, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { KilnError } from '../domain/errors.ts';
+
+export interface Folders {
+  data: string;
+  database: string;
+  objects: string;
+  sandboxes: string;
+  work: string;
+  instances: string;
+  machines: string;
+  build_logs: string;
+  instance_logs: string;
+  tmp: string;
+}
+
+export async function makeFolders(data: string): Promise<Folders> {
+  const at = (...parts: string[]) => path.join(data, ...parts);
+  const folders: Folders = {
+    data,
+    database: at('database'),
+    objects: at('objects'),
+    sandboxes: at('sandboxes'),
+    work: at('work'),
+    instances: at('instances'),
+    machines: at('machines'),
+    build_logs: at('logs', 'builds'),
+    instance_logs: at('logs', 'instances'),
+    tmp: at('tmp'),
+  };
+  await mkdir(data, { recursive: true, mode: 0o700 });
+  for (const dir of Object.values(folders)) await mkdir(dir, { recursive: true });
+  return folders;
+}
+
+interface Holder {
+  pid: number;
+  host: string;
+  /** Kernel start time of the process: tells a holder from a later process with the same pid. */
+  started: string | null;
+  api: string;
+}
+
+export interface FolderLock {
+  /** Says where the API really listens, once that is known. */
+  announce(api: string): void;
+  release(): void;
+}
+
+/**
+ * Takes the folder for this process. A second engine gets CONFLICT, which names the holder; a lock left by a crash or
+ * a reboot is recognised by its process being gone, and replaced.
+ */
+export function lockFolder(data: string, api: string): FolderLock {
+  const file = path.join(data, 'kiln.lock');
+  for (let tries = 0; tries < 3; tries++) {
+    try {
+      const fd = openSync(file, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
+      const holder: Holder = { pid: process.pid, host: os.hostname(), started: startTime(process.pid), api };
+      writeSync(fd, JSON.stringify(holder));
+      closeSync(fd);
+      return {
+        announce: (url) => writeFileSync(file, JSON.stringify({ ...holder, api: url })),
+        release: () => rmSync(file, { force: true }),
+      };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+    const holder = readHolder(file);
+    if (holder && isAlive(holder))
+      throw new KilnError(
+        'CONFLICT',
+        `The data folder ${data} is in use by the Kiln engine with process id ${holder.pid} on ${holder.host} (API ${holder.api}). Use that one, stop it, or choose another folder with --data.`,
+      );
+    rmSync(file, { force: true });
+  }
+  throw new KilnError(
+    'CONFLICT',
+    `The lock ${file} could not be taken; another engine is starting. Try again.`,
+  );
+}
+
+/** Who holds the folder, for the CLI: where its API listens. Null when nobody does. */
+export function folderHolder(data: string): Holder | null {
+  const holder = readHolder(path.join(data, 'kiln.lock'));
+  return holder && isAlive(holder) ? holder : null;
+}
+
+function readHolder(file: string): Holder | null {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Holder;
+  } catch {
+    return null;
+  }
+}
+
+function isAlive(holder: Holder): boolean {
+  // A folder on a shared disk held by another host cannot be checked from here: it counts as held.
+  if (holder.host !== os.hostname()) return true;
+  try {
+    process.kill(holder.pid, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+  }
+  const now = startTime(holder.pid);
+  return now === null || holder.started === null || now === holder.started;
+}
+
+/** Field 22 of /proc/<pid>/stat (proc(5)) with the boot id; null where there is no /proc. */
+function startTime(pid: number): string | null {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const after_name = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    return `${boot}:${after_name[19]}`;
+  } catch {
+    return null;
+  }
+}
+
+/** A random secret kept in the data folder with mode 0600, made on first use. */
+export async function keptSecret(data: string, name: string, make = () => randomBytes(32).toString('hex')) {
+  const file = path.join(data, name);
+  try {
+    return (await readFile(file, 'utf8')).trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  const secret = make();
+  await writeFile(file, `${secret}\n`, { mode: 0o600, flag: 'wx' });
+  await chmod(file, 0o600);
+  return secret;
+}

@@ -1,0 +1,202 @@
+/**
+ * Making an existing version active: promote and rollback. A static version, and a dynamic one whose instances are
+ * still warm, switch inside the request; a stopped one is started and proved first, by an operation, while production
+ * stays as it is.
+ */
+
+import type { Deployment } from '../domain/deployment.ts';
+import { KilnError } from '../domain/errors.ts';
+import type { Operation, OperationKind } from '../domain/operation.ts';
+import { isPromotable, type Version } from '../domain/version.ts';
+import { switchVersions } from '../pipeline/5-promotion.ts';
+import { openEnv } from '../pipeline/version-env.ts';
+import type { Trx } from '../store/db.ts';
+import { deploymentById, lockDeployment, takeSeq } from '../store/deployment.ts';
+import { appendEvent } from '../store/event.ts';
+import { type KeyScope, recordSubject } from '../store/idempotency.ts';
+import { unstoppedInstances } from '../store/instance.ts';
+import { finishOperation, getOperation, insertOperation } from '../store/operation.ts';
+import { releaseById } from '../store/release.ts';
+import { versionById, versionSecrets } from '../store/version.ts';
+import type { EngineContext } from './context.ts';
+import type { SwitchChange, Switched } from './engine.ts';
+import type { Supervisor } from './instances.ts';
+import type { Queue } from './queue.ts';
+
+export interface Intent {
+  kind: Exclude<OperationKind, 'publish'>;
+  idempotency: KeyScope | null;
+}
+
+/** An in-process edge takes the new routes within milliseconds; it must not hold up the answer for ever. */
+const EDGE_ACK_MS = 5000;
+
+/** Either the switch is done, or an operation that starts and proves the version is accepted. */
+export async function acceptSwitch(
+  ctx: EngineContext,
+  queue: Queue,
+  supervisor: Supervisor,
+  version: Version,
+  intent: Intent,
+): Promise<{ operation: Operation; generation: number | null; changes: SwitchChange[] }> {
+  await refuseUnlessPromotable(ctx, version);
+  const before = await deploymentById(ctx.db, version.deployment_id);
+  const changes = await changesBetween(ctx, before?.active_version_id ?? null, version);
+  const ready_now = version.kind === 'static' || (await hasProvedInstances(ctx, supervisor, version, before));
+  const accepted = await ctx.db.transaction().execute(async (trx) => {
+    const deployment = await lockDeployment(trx, version.deployment_id);
+    if (deployment.deleted_at !== null)
+      throw new KilnError('NOT_FOUND', `The deployment ${deployment.slug} was removed.`);
+    const seq = await takeSeq(trx, deployment.id);
+    const operation = await insertOperation(trx, {
+      id: ctx.newId('op'),
+      tenant_id: version.tenant_id,
+      kind: intent.kind,
+      deployment_id: deployment.id,
+      version_id: version.id,
+      seq,
+    });
+    if (intent.idempotency) await recordSubject(trx, intent.idempotency, { operation_id: operation.id });
+    if (!ready_now || !(await stillProved(trx, version, deployment))) {
+      await queue.send(trx, operation);
+      return { operation, generation: null };
+    }
+    return { operation, generation: await switchNow(trx, ctx, deployment, version, operation) };
+  });
+  if (accepted.generation !== null) {
+    await ctx.edge.waitForGeneration(accepted.generation, EDGE_ACK_MS);
+    void supervisor.adjust(version.deployment_id).catch(() => {});
+  }
+  return { ...accepted, operation: (await getOperation(ctx.db, accepted.operation.id))!, changes };
+}
+
+async function refuseUnlessPromotable(ctx: EngineContext, version: Version): Promise<void> {
+  if (!isPromotable(version.state) || version.release_id === null)
+    throw new KilnError(
+      'VERSION_NOT_READY',
+      `Version ${version.version_number} (${version.id}) is ${version.state}; only a ready or archived version can become active.`,
+    );
+  const release = await releaseById(ctx.db, version.release_id);
+  const gone = `The artifact of version ${version.version_number} was collected by retention; publish again, or \`kiln retry ${version.id}\`.`;
+  if (release.collected_at !== null) throw new KilnError('ARTIFACT_GONE', gone);
+  const verdict = await ctx.verifier.verify(release);
+  if (verdict === 'gone') throw new KilnError('ARTIFACT_GONE', gone);
+  if (verdict === 'corrupt')
+    throw new KilnError(
+      'STORAGE_FAILED',
+      `The stored artifact of version ${version.version_number} does not match its digest; production is unchanged. Publish again.`,
+    );
+}
+
+/** Enough instances of the version run and answer this very moment. */
+async function hasProvedInstances(
+  ctx: EngineContext,
+  supervisor: Supervisor,
+  version: Version,
+  deployment: Deployment | undefined,
+): Promise<boolean> {
+  const candidates = await candidatesOf(ctx.db, version);
+  return candidates.length >= wantedReplicas(deployment) && supervisor.stillHealthy(candidates);
+}
+
+async function stillProved(trx: Trx, version: Version, deployment: Deployment): Promise<boolean> {
+  return version.kind === 'static' || (await candidatesOf(trx, version)).length >= wantedReplicas(deployment);
+}
+
+async function candidatesOf(db: EngineContext['db'] | Trx, version: Version) {
+  const rows = await unstoppedInstances(db, { version_id: version.id });
+  return rows.filter((row) => (row.role === 'warm' || row.role === 'live') && row.state === 'healthy');
+}
+
+function wantedReplicas(deployment: Deployment | undefined): number {
+  return Math.max(1, deployment?.desired_replicas ?? 1);
+}
+
+async function switchNow(
+  trx: Trx,
+  ctx: EngineContext,
+  deployment: Deployment,
+  version: Version,
+  operation: Operation,
+): Promise<number> {
+  const result = await switchVersions(trx, {
+    deployment_id: deployment.id,
+    version_id: version.id,
+    seq: operation.seq,
+    operation_id: operation.id,
+    from: deployment.active_version_id,
+  });
+  // The number was taken under the lock that is still held: none in force can be higher.
+  if (!result.switched) throw new Error(`a fresh sequence number did not switch ${deployment.id}`);
+  await finishOperation(trx, operation.id, {
+    state: 'succeeded',
+    promoted: true,
+    superseded: false,
+    failure: null,
+  });
+  const ids = { tenant_id: version.tenant_id, deployment_id: deployment.id, version_id: version.id };
+  for (const type of [
+    operation.kind === 'rollback' ? 'deployment.rolled_back' : 'deployment.published',
+    'deployment.live',
+  ] as const)
+    await appendEvent(trx, {
+      id: ctx.newId('evt'),
+      ...ids,
+      type,
+      operation_id: operation.id,
+      data: { version_number: version.version_number, kind: operation.kind },
+    });
+  return result.generation;
+}
+
+/** What a person should know before production runs on another version: more than the code may differ. */
+export async function changesBetween(
+  ctx: EngineContext,
+  active_version_id: string | null,
+  target: Version,
+): Promise<SwitchChange[]> {
+  if (active_version_id === null || active_version_id === target.id) return [];
+  const active = await versionById(ctx.db, active_version_id);
+  const changes: SwitchChange[] = [];
+  const compare = (what: SwitchChange['what'], from: unknown, to: unknown) => {
+    if (from !== to) changes.push({ what, name: null, from: text(from), to: text(to) });
+  };
+  compare('kind', active.kind, target.kind);
+  compare('start_command', active.plan?.start ?? null, target.plan?.start ?? null);
+  compare('port', active.run_settings?.port ?? null, target.run_settings?.port ?? null);
+  compare(
+    'health_check_path',
+    active.run_settings?.health_check_path ?? null,
+    target.run_settings?.health_check_path ?? null,
+  );
+  const [from, to] = await Promise.all([runEnv(ctx, active.id), runEnv(ctx, target.id)]);
+  for (const name of [...new Set([...Object.keys(from), ...Object.keys(to)])].sort()) {
+    if (from[name] === to[name]) continue;
+    // Names only: the values may be secrets.
+    const said = (value: string | undefined) => (value === undefined ? null : 'set');
+    changes.push({
+      what: 'env',
+      name,
+      from: said(from[name]),
+      to: to[name] !== undefined && from[name] !== undefined ? 'another value' : said(to[name]),
+    });
+  }
+  return changes;
+}
+
+async function runEnv(ctx: EngineContext, version_id: string): Promise<Record<string, string>> {
+  const sealed = await versionSecrets(ctx.db, version_id);
+  return openEnv(ctx.vault, version_id, 'run', sealed.env_encrypted).vars;
+}
+
+function text(value: unknown): string | null {
+  return value === null || value === undefined ? null : String(value);
+}
+
+export function switched(
+  accepted: { operation: Operation; changes: SwitchChange[] },
+  deployment: Deployment,
+  version: Version,
+): Switched {
+  return { deployment, version, ...accepted, pending: accepted.operation.finished_at === null };
+}

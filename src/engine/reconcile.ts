@@ -1,0 +1,141 @@
+/**
+ * The reconciler: no input, on a timer and on a nudge. Normal work and repair take the same path, so a lost wake-up,
+ * a crashed engine or a half-done clean-up are all put right here, at most a few seconds later.
+ */
+import { readdir, rm } from 'node:fs/promises';
+import path from 'node:path';
+import type { Instance } from '../domain/instance.ts';
+import { beatEngine, livingEngineIds, removeSilentEngines } from '../store/engine.ts';
+import {
+  retireOrphanedGating,
+  setInstanceRole,
+  setInstanceState,
+  unstoppedInstances,
+} from '../store/instance.ts';
+import { listObjects, recordObject } from '../store/object.ts';
+import { abandonedOperations, expireStuck } from '../store/operation.ts';
+import type { EngineContext } from './context.ts';
+import { instanceDir } from './instance-machine.ts';
+import type { Supervisor } from './instances.ts';
+import type { Queue } from './queue.ts';
+
+/** Over a stage's own deadline by this much, with the lease still renewed: the worker hangs. */
+const STUCK_SLACK_MS = 60_000;
+
+export class Reconciler {
+  readonly #ctx: EngineContext;
+  readonly #queue: Queue;
+  readonly #supervisor: Supervisor;
+  #timer: NodeJS.Timeout | null = null;
+  #passing: Promise<void> | null = null;
+
+  constructor(ctx: EngineContext, queue: Queue, supervisor: Supervisor) {
+    this.#ctx = ctx;
+    this.#queue = queue;
+    this.#supervisor = supervisor;
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => void this.pass(), this.#ctx.timings.reconcile_ms);
+  }
+
+  async stop(): Promise<void> {
+    if (this.#timer) clearInterval(this.#timer);
+    await this.#passing;
+  }
+
+  pass(): Promise<void> {
+    this.#passing ??= this.#onePass()
+      .catch((error) =>
+        this.#ctx.say('error', 'reconciling failed; it is tried again', { error: String(error) }),
+      )
+      .finally(() => {
+        this.#passing = null;
+      });
+    return this.#passing;
+  }
+
+  async #onePass(): Promise<void> {
+    const { db, id, timings } = this.#ctx;
+    await beatEngine(db, id);
+    await removeSilentEngines(db, timings.engine_silent_ms);
+    for (const stuck of await expireStuck(db, STUCK_SLACK_MS))
+      this.#ctx.say('warn', `operation ${stuck} hangs; its lease was taken away`);
+    const abandoned = await abandonedOperations(db);
+    if (abandoned.length > 0)
+      await db.transaction().execute(async (trx) => {
+        for (const operation of abandoned) await this.#queue.send(trx, operation);
+      });
+    await retireOrphanedGating(db);
+    await adoptInstances(this.#ctx, 'running');
+    await this.#supervisor.reconcile();
+  }
+}
+
+/**
+ * Instances whose engine is gone: live ones are started again here, all others are over. (The machines of a dead
+ * engine are dead: the drivers tie them to its life, and `sweep` has killed what might be left.)
+ */
+export async function adoptInstances(ctx: EngineContext, when: 'starting' | 'running'): Promise<void> {
+  const living = new Set(await livingEngineIds(ctx.db));
+  // The id stays with the data folder: on start, what it ran in an earlier life is gone as well.
+  if (when === 'starting') living.delete(ctx.id);
+  const orphans = (await unstoppedInstances(ctx.db)).filter(
+    (row) => row.engine_id === null || !living.has(row.engine_id),
+  );
+  for (const row of orphans) await adopt(ctx, row);
+}
+
+async function adopt(ctx: EngineContext, row: Instance): Promise<void> {
+  await ctx.db.transaction().execute(async (trx) => {
+    if (row.role === 'live') {
+      await setInstanceState(trx, row.id, 'starting', {
+        engine_id: ctx.id,
+        next_start_at: null,
+        restart_count: 0,
+      });
+      return;
+    }
+    if (row.role !== 'retired') await setInstanceRole(trx, row, 'retired');
+    await setInstanceState(trx, row.id, 'stopped');
+  });
+  if (row.role !== 'live') await rm(instanceDir(ctx, row.id), { recursive: true, force: true });
+}
+
+/**
+ * On start, before any work: folders and temporary files that no row speaks of are what a crash left behind. Only
+ * inside the folders that Kiln itself fills.
+ */
+export async function sweepFolders(ctx: EngineContext): Promise<void> {
+  const { folders } = ctx;
+  const wanted = new Set((await unstoppedInstances(ctx.db)).map((row) => row.id));
+  await emptyExcept(folders.instances, (name) => wanted.has(name));
+  await emptyExcept(folders.work, () => false);
+  await emptyExcept(folders.tmp, () => false);
+  await emptyExcept(folders.machines, () => false);
+}
+
+/**
+ * A crash between storing an object and writing its row leaves an object in no book, which retention would never
+ * touch. Only keys of Kiln's own making (a digest under `sources/` or `releases/`) are entered, as unreferenced.
+ */
+export async function bookStrayObjects(ctx: EngineContext): Promise<void> {
+  const booked = new Set((await listObjects(ctx.db)).map((object) => object.key));
+  for (const kind of ['source', 'release'] as const)
+    for await (const object of ctx.objects.list(`${kind}s/`)) {
+      if (booked.has(object.key) || !OWN_KEY.test(object.key)) continue;
+      const is_index = object.key.endsWith('.index.json');
+      await recordObject(ctx.db, {
+        key: object.key,
+        kind: is_index ? 'index' : kind,
+        size_bytes: object.size_bytes,
+      });
+    }
+}
+
+const OWN_KEY = /^(sources|releases)\/[0-9a-f]{64}\.(tar|tar\.zst|index\.json)$/;
+
+async function emptyExcept(dir: string, keep: (name: string) => boolean): Promise<void> {
+  for (const name of await readdir(dir))
+    if (!keep(name)) await rm(path.join(dir, name), { recursive: true, force: true });
+}

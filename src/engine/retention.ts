@@ -1,0 +1,127 @@
+/**
+ * Retention: what nobody can need any more goes, by age and count, decided from references in the database only. An
+ * object without a row in `objects` was not made by Kiln and is never touched; neither is anything an active version,
+ * an unfinished operation or one of a deployment's newest versions refers to.
+ */
+import { readdir, rm, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { deleteEventsBefore } from '../store/event.ts';
+import { deleteIdempotentBefore } from '../store/idempotency.ts';
+import { deleteStoppedBefore } from '../store/instance.ts';
+import {
+  forgetObject,
+  listObjects,
+  type ObjectReference,
+  objectReferences,
+  type StoredObject,
+} from '../store/object.ts';
+import { markCollected } from '../store/release.ts';
+import type { EngineContext } from './context.ts';
+
+export interface GcItem {
+  key: string;
+  kind: StoredObject['kind'] | 'build_log' | 'instance_log';
+  size_bytes: number;
+  /** Why it goes, or why it stays. */
+  reason: string;
+}
+
+export interface GcReport {
+  dry_run: boolean;
+  removed: GcItem[];
+  kept: GcItem[];
+  removed_bytes: number;
+}
+
+const DAY_MS = 24 * 3600 * 1000;
+/** A fresh object may belong to a publish that has not written its row yet. */
+const FRESH_MS = 3600 * 1000;
+
+export async function collect(ctx: EngineContext, options: { dry_run: boolean }): Promise<GcReport> {
+  const report: GcReport = { dry_run: options.dry_run, removed: [], kept: [], removed_bytes: 0 };
+  const now = ctx.now();
+  const references = await objectReferences(ctx.db, ctx.retention.keep_versions);
+  for (const object of await listObjects(ctx.db)) {
+    const verdict = judge(object, references.get(object.key) ?? [], now, ctx.retention.days);
+    const item = {
+      key: object.key,
+      kind: object.kind,
+      size_bytes: object.size_bytes,
+      reason: verdict.reason,
+    };
+    if (verdict.keep) report.kept.push(item);
+    else if (options.dry_run || (await removeObject(ctx, object, now))) report.removed.push(item);
+  }
+  const before = new Date(now.getTime() - ctx.retention.days * DAY_MS);
+  await collectLogs(ctx, ctx.folders.build_logs, 'build_log', before, report);
+  await collectLogs(ctx, ctx.folders.instance_logs, 'instance_log', before, report);
+  if (!options.dry_run) {
+    await deleteStoppedBefore(ctx.db, before);
+    await deleteEventsBefore(ctx.db, before);
+    await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - DAY_MS));
+  }
+  report.removed_bytes = report.removed.reduce((sum, item) => sum + item.size_bytes, 0);
+  return report;
+}
+
+/** Pure: may this object go, and why (not)? */
+export function judge(
+  object: StoredObject,
+  references: readonly ObjectReference[],
+  now: Date,
+  days: number,
+): { keep: boolean; reason: string } {
+  const age_ms = now.getTime() - object.last_used_at.getTime();
+  if (age_ms < FRESH_MS) return { keep: true, reason: 'used within the last hour' };
+  for (const why of ['active', 'unfinished', 'warm', 'among the newest'] as const) {
+    const found = references.find((reference) => reference.why === why);
+    if (found) return { keep: true, reason: `${why}: version ${found.version_number} of ${found.slug}` };
+  }
+  const young = references.find((r) => now.getTime() - r.since.getTime() < days * DAY_MS);
+  if (young)
+    return {
+      keep: true,
+      reason: `version ${young.version_number} of ${young.slug} is younger than ${days} days`,
+    };
+  if (references.length === 0 && age_ms < days * DAY_MS)
+    return { keep: true, reason: `unreferenced, but used within ${days} days` };
+  return {
+    keep: false,
+    reason:
+      references.length === 0 ? 'nothing refers to it' : `only versions older than ${days} days refer to it`,
+  };
+}
+
+/**
+ * The object goes while its row is locked, and only if it was not used again meanwhile. A publish that finds the
+ * object at this very moment waits for the row and then sees that the object is gone (see `freeze`).
+ */
+async function removeObject(ctx: EngineContext, object: StoredObject, now: Date): Promise<boolean> {
+  return ctx.db.transaction().execute(async (trx) => {
+    if (!(await forgetObject(trx, object.key, object.last_used_at))) return false;
+    if (object.kind === 'release') await markCollected(trx, object.key, now);
+    await ctx.objects.delete(object.key);
+    return true;
+  });
+}
+
+async function collectLogs(
+  ctx: EngineContext,
+  dir: string,
+  kind: 'build_log' | 'instance_log',
+  before: Date,
+  report: GcReport,
+): Promise<void> {
+  for (const name of await readdir(dir)) {
+    const file = path.join(dir, name);
+    const info = await stat(file).catch(() => null);
+    if (info === null || info.mtime >= before) continue;
+    report.removed.push({
+      key: path.relative(ctx.folders.data, file),
+      kind,
+      size_bytes: info.size,
+      reason: `not written for ${ctx.retention.days} days`,
+    });
+    if (!report.dry_run) await rm(file, { force: true });
+  }
+}

@@ -1,0 +1,141 @@
+/** One turn of a worker with an operation, in the shape that the pipeline's stages see it. */
+import path from 'node:path';
+import type { EventType } from '../domain/event.ts';
+import type { Stage } from '../domain/failure.ts';
+import type { Operation } from '../domain/operation.ts';
+import type { Run } from '../pipeline/run.ts';
+import { openEnv, secretValues } from '../pipeline/version-env.ts';
+import type { Trx } from '../store/db.ts';
+import { deploymentById } from '../store/deployment.ts';
+import { appendEvent } from '../store/event.ts';
+import { type LogWriter, openLog } from '../store/logs.ts';
+import { guard, type Lease, type Outcome, recordOperationStage } from '../store/operation.ts';
+import { recordStage, recordStageTime, versionById, versionSecrets } from '../store/version.ts';
+import type { EngineContext } from './context.ts';
+import type { Supervisor } from './instances.ts';
+
+export interface Turn {
+  operation: Operation;
+  lease: Lease;
+  abort: AbortController;
+}
+
+export type TurnRun = Run & { end(): Promise<void> };
+
+/** The stage took longer than it may. */
+export class StageDeadline extends Error {
+  readonly stage: Stage;
+  constructor(stage: Stage, deadline_ms: number) {
+    super(`stage ${stage} took longer than ${Math.round(deadline_ms / 1000)} s`);
+    this.name = 'StageDeadline';
+    this.stage = stage;
+  }
+}
+
+export async function openRun(
+  ctx: EngineContext,
+  turn: Turn,
+  supervisor: Supervisor,
+  finish: (trx: Trx, outcome: Outcome) => Promise<void>,
+): Promise<TurnRun> {
+  const { operation, abort, lease } = turn;
+  const version = await versionById(ctx.db, operation.version_id);
+  const deployment = await deploymentById(ctx.db, operation.deployment_id);
+  if (!deployment) throw new Error(`operation ${operation.id} has no deployment`);
+  const log = await openBuildLog(ctx, version.id, version.build_id);
+  const timer = new StageTimer(turn);
+  const record: Run['record'] = async (write) => {
+    abort.signal.throwIfAborted();
+    return ctx.db.transaction().execute(async (trx) => {
+      await guard(trx, lease, ctx.timings.lease_ms);
+      return write(trx);
+    });
+  };
+  const event = (trx: Trx, type: EventType, data: Record<string, unknown> = {}) =>
+    appendEvent(trx, {
+      id: ctx.newId('evt'),
+      tenant_id: operation.tenant_id,
+      type,
+      deployment_id: operation.deployment_id,
+      version_id: operation.version_id,
+      operation_id: operation.id,
+      data,
+    });
+  const recordTime = async (trx: Trx, ended: Ended | null) => {
+    if (ended) await recordStageTime(trx, version.id, ended.stage, ended.duration_ms);
+  };
+  const run: TurnRun = {
+    ...ctx,
+    operation,
+    deployment,
+    version,
+    log,
+    signal: abort.signal,
+    instances: supervisor,
+    record,
+    event,
+    async enter(stage, deadline_ms) {
+      const ended = timer.enter(stage, deadline_ms);
+      log.note(`── ${stage}`);
+      await record(async (trx) => {
+        await recordOperationStage(trx, lease, stage, deadline_ms);
+        await recordStage(trx, version.id, stage);
+        await recordTime(trx, ended);
+        await event(trx, 'deployment.stage', { stage });
+      });
+      run.version = { ...run.version, stage };
+    },
+    async finish(trx, outcome) {
+      await recordTime(trx, timer.end());
+      await finish(trx, outcome);
+    },
+    async end() {
+      timer.end();
+      await log.close();
+    },
+  };
+  return run;
+}
+
+/** Everything that is secret to this version is redacted by value in what its build and the engine say. */
+async function openBuildLog(ctx: EngineContext, version_id: string, build_id: string): Promise<LogWriter> {
+  const sealed = await versionSecrets(ctx.db, version_id);
+  return openLog(path.join(ctx.folders.build_logs, `${build_id}.jsonl`), {
+    max_bytes: ctx.limits.build.log_bytes * 2,
+    secrets: secretValues(
+      openEnv(ctx.vault, version_id, 'run', sealed.env_encrypted),
+      openEnv(ctx.vault, version_id, 'build', sealed.build_env_encrypted),
+    ),
+    on_full: 'stop',
+  });
+}
+
+interface Ended {
+  stage: Stage;
+  duration_ms: number;
+}
+
+/** Times the stages of one turn and aborts it when one takes longer than its deadline. */
+class StageTimer {
+  readonly #turn: Turn;
+  #now: { stage: Stage; started: number; deadline: NodeJS.Timeout } | null = null;
+
+  constructor(turn: Turn) {
+    this.#turn = turn;
+  }
+
+  enter(stage: Stage, deadline_ms: number): Ended | null {
+    const ended = this.end();
+    const over = () => this.#turn.abort.abort(new StageDeadline(stage, deadline_ms));
+    this.#now = { stage, started: performance.now(), deadline: setTimeout(over, deadline_ms) };
+    return ended;
+  }
+
+  end(): Ended | null {
+    if (this.#now === null) return null;
+    clearTimeout(this.#now.deadline);
+    const ended = { stage: this.#now.stage, duration_ms: performance.now() - this.#now.started };
+    this.#now = null;
+    return ended;
+  }
+}

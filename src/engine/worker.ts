@@ -1,0 +1,214 @@
+/**
+ * Runs operations under a lease. Taking one raises its token; from then on every transaction of the run begins with
+ * `guard` (store/operation.ts), so a worker that lost its lease, even one that only slept, can write nothing (I5).
+ *
+ * A run ends in exactly one of these ways, and each writes one final row or none:
+ *   the story ends        → promotion wrote `succeeded`, or `#fail` writes `failed`
+ *   a cancel              → `cancelled`
+ *   a stage deadline      → `failed`, STAGE_TIMEOUT
+ *   the lease was lost    → nothing: whoever took over writes
+ *   the engine stops      → nothing; the lease is given back, so that the next engine starts at once
+ *   a fault of ours       → `failed`, ENGINE_FAILED or STORAGE_FAILED
+ */
+import { rm } from 'node:fs/promises';
+import { type Failure, failure, type Stage } from '../domain/failure.ts';
+import type { Operation } from '../domain/operation.ts';
+import { publish, switchTo } from '../pipeline/pipeline.ts';
+import type { Run } from '../pipeline/run.ts';
+import { setBuildState } from '../store/build.ts';
+import { notify, type Trx } from '../store/db.ts';
+import { deploymentById, setDeploymentState } from '../store/deployment.ts';
+import { appendEvent } from '../store/event.ts';
+import {
+  claimOperation,
+  finishOperation,
+  guard,
+  LeaseLost,
+  nextPublish,
+  type Outcome,
+  releaseLease,
+} from '../store/operation.ts';
+import { setVersionState, versionById } from '../store/version.ts';
+import type { EngineContext } from './context.ts';
+import { engineFailure } from './engine-failure.ts';
+import type { Supervisor } from './instances.ts';
+import type { Queue } from './queue.ts';
+import { openRun, StageDeadline, type Turn, type TurnRun } from './turn.ts';
+
+export class Cancelled extends Error {}
+export class EngineStopping extends Error {}
+interface Running extends Turn {
+  done: Promise<void>;
+}
+
+export class Worker {
+  readonly #ctx: EngineContext;
+  readonly #supervisor: Supervisor;
+  readonly #queue: Queue;
+  readonly #turns = new Map<string, Running>();
+  #stopping = false;
+
+  constructor(ctx: EngineContext, supervisor: Supervisor, queue: Queue) {
+    this.#ctx = ctx;
+    this.#supervisor = supervisor;
+    this.#queue = queue;
+  }
+
+  /** One look at an operation: takes it when it is its turn and runs it to its end. Never rejects. */
+  async handle(operation_id: string): Promise<void> {
+    // A turn of this very process that lost its lease first winds up; both would work in the same folder.
+    if (this.#stopping || this.#turns.has(operation_id)) return;
+    try {
+      const operation = await claimOperation(this.#ctx.db, operation_id, {
+        owner: this.#ctx.id,
+        lease_ms: this.#ctx.timings.lease_ms,
+      });
+      if (operation === null || this.#turns.has(operation_id)) return;
+      const turn: Running = {
+        operation,
+        lease: { operation_id, token: operation.lease_token },
+        abort: new AbortController(),
+        done: Promise.resolve(),
+      };
+      this.#turns.set(operation_id, turn);
+      turn.done = this.#run(turn);
+      await turn.done;
+    } catch (error) {
+      this.#ctx.say('error', `operation ${operation_id} could not be worked on`, { error: String(error) });
+    } finally {
+      this.#turns.delete(operation_id);
+    }
+  }
+
+  /** Ends a running operation of this process at once; others notice with their next renewal. */
+  cancelled(operation_id: string): void {
+    this.#turns.get(operation_id)?.abort.abort(new Cancelled());
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    for (const turn of this.#turns.values()) turn.abort.abort(new EngineStopping());
+    await Promise.all([...this.#turns.values()].map((turn) => turn.done.catch(() => {})));
+  }
+
+  async #run(turn: Turn): Promise<void> {
+    const { abort, operation } = turn;
+    const renewal = setInterval(() => void this.#renew(turn), this.#ctx.timings.renew_ms);
+    let run: TurnRun | null = null;
+    try {
+      run = await openRun(this.#ctx, turn, this.#supervisor, (trx, outcome) =>
+        this.#finish(trx, operation, outcome),
+      );
+      if (operation.cancel_requested_at !== null) abort.abort(new Cancelled());
+      abort.signal.throwIfAborted();
+      if (operation.attempt > this.#ctx.bounds.attempts) throw new Error('it was interrupted too many times');
+      if (operation.attempt > 1) run.log.note(`taken up again (attempt ${operation.attempt})`);
+      const result = operation.kind === 'publish' ? await publish(run) : await switchTo(run);
+      if (!result.ok) await this.#fail(run, result.failure, 'failed');
+    } catch (error) {
+      await this.#broken(turn, run, abort.signal.aborted ? abort.signal.reason : error);
+    } finally {
+      clearInterval(renewal);
+      await run?.end();
+      void this.#supervisor.reconcile();
+    }
+  }
+
+  async #renew(turn: Turn): Promise<void> {
+    try {
+      const row = await guard(this.#ctx.db, turn.lease, this.#ctx.timings.lease_ms);
+      if (row.cancel_requested_at !== null) turn.abort.abort(new Cancelled());
+    } catch (error) {
+      if (error instanceof LeaseLost) turn.abort.abort(error);
+      // Any other error: the database is away for a moment; the lease itself decides.
+    }
+  }
+
+  /** The final row, and the next publish of the deployment gets its turn, in the same transaction. */
+  async #finish(trx: Trx, operation: Operation, outcome: Outcome): Promise<void> {
+    await finishOperation(trx, operation.id, outcome);
+    const next = await nextPublish(trx, operation.deployment_id);
+    if (next) await this.#queue.send(trx, next);
+    await notify(trx, 'kiln_work', operation.id);
+  }
+
+  async #broken(turn: Turn, run: TurnRun | null, reason: unknown): Promise<void> {
+    const { operation, lease } = turn;
+    if (reason instanceof LeaseLost) {
+      this.#ctx.say('warn', `operation ${operation.id}: the lease was lost; another worker has it`);
+      return;
+    }
+    if (reason instanceof EngineStopping) {
+      await releaseLease(this.#ctx.db, lease);
+      return;
+    }
+    const stage = reason instanceof StageDeadline ? reason.stage : (run?.version.stage ?? operation.stage);
+    const problem = reason instanceof Cancelled ? cancelled(stage) : engineFailure(stage, reason);
+    if (problem.fault === 'engine')
+      this.#ctx.say('error', `operation ${operation.id} failed`, {
+        error: reason instanceof Error ? reason.stack : String(reason),
+      });
+    try {
+      await this.#fail(run, problem, reason instanceof Cancelled ? 'cancelled' : 'failed', turn);
+    } catch (error) {
+      if (error instanceof LeaseLost) return;
+      // The row stays `running`; its lease runs out and somebody takes it up again (at most `attempts` times).
+      this.#ctx.say('error', `the outcome of operation ${operation.id} could not be written`, {
+        error: String(error),
+      });
+    }
+  }
+
+  async #fail(run: Run | null, problem: Failure, state: 'failed' | 'cancelled', turn?: Turn): Promise<void> {
+    const operation = run?.operation ?? turn!.operation;
+    const lease = turn?.lease ?? { operation_id: operation.id, token: operation.lease_token };
+    run?.log.note(`${state}: ${problem.message} ${problem.next_step}`);
+    await rm(this.#ctx.workDir(operation.deployment_id), { recursive: true, force: true });
+    await this.#supervisor.retire(operation.version_id, operation.id);
+    await this.#ctx.db.transaction().execute(async (trx) => {
+      await guard(trx, lease, this.#ctx.timings.lease_ms);
+      await recordFailure(trx, this.#ctx, operation, problem, state);
+      await this.#finish(trx, operation, { state, promoted: false, superseded: false, failure: problem });
+    });
+  }
+}
+
+/** What a failed or cancelled operation leaves behind in the rows of its version, build and deployment. */
+export async function recordFailure(
+  trx: Trx,
+  ctx: EngineContext,
+  operation: Operation,
+  problem: Failure,
+  state: 'failed' | 'cancelled',
+): Promise<void> {
+  const event = (type: Parameters<typeof appendEvent>[1]['type']) =>
+    appendEvent(trx, {
+      id: ctx.newId('evt'),
+      tenant_id: operation.tenant_id,
+      type,
+      deployment_id: operation.deployment_id,
+      version_id: operation.version_id,
+      operation_id: operation.id,
+      data: { code: problem.code, stage: problem.stage, message: problem.message, kind: operation.kind },
+    });
+  const version = await versionById(trx, operation.version_id);
+  if (version.state === 'created' || version.state === 'building') {
+    await setVersionState(trx, version.id, 'failed', { failure: problem });
+    await setBuildState(trx, version.build_id, state, { error_message: problem.message });
+    if (version.release_id === null && state === 'failed') await event('deployment.build_failed');
+  }
+  const deployment = await deploymentById(trx, operation.deployment_id);
+  if (deployment && deployment.active_version_id === null)
+    await setDeploymentState(trx, deployment.id, 'failed');
+  await event(state === 'cancelled' ? 'deployment.cancelled' : 'deployment.failed');
+}
+
+export function cancelled(stage: Stage): Failure {
+  return failure({
+    stage,
+    code: 'CANCELLED',
+    fault: 'caller',
+    message: 'It was cancelled.',
+    next_step: 'Production is unchanged. Publish again, or `kiln retry` to build the same snapshot.',
+  });
+}

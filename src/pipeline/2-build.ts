@@ -1,0 +1,183 @@
+/**
+ * Stage 2: the snapshot is laid out afresh, the plan is decided from it, and the plan's commands run in an isolated
+ * machine. The value is the folder they left, or the release of an earlier build from equal inputs.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { explainPlan } from '../build/explain.ts';
+import { diskFiles } from '../build/files.ts';
+import { makePlan } from '../build/plan.ts';
+import { failure } from '../domain/failure.ts';
+import type { Plan } from '../domain/plan.ts';
+import type { Release } from '../domain/release.ts';
+import type { RunSettings } from '../domain/settings.ts';
+import type { MachineExit } from '../isolation/driver.ts';
+import { extractTar } from '../source/extract.ts';
+import { setBuildState } from '../store/build.ts';
+import { reusableRelease } from '../store/release.ts';
+import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
+import { buildFailure } from './build-failure.ts';
+import { reuseKey } from './reuse-key.ts';
+import { failed, ok, type Result, type Run } from './run.ts';
+import { openEnv, type VersionEnv } from './version-env.ts';
+
+export interface Built {
+  plan: Plan;
+  run_settings: RunSettings;
+  reuse_key: string;
+  /** The workspace after the build, or the stored release that makes a build unnecessary. */
+  from: { kind: 'workspace'; dir: string } | { kind: 'release'; release: Release };
+}
+
+/** Beyond the build's own time limit: unpacking the source and winding up. Milliseconds. */
+const AROUND_BUILD_MS = 120_000;
+
+export async function buildRelease(run: Run): Promise<Result<Built>> {
+  await run.enter('plan', AROUND_BUILD_MS);
+  const secrets = await versionSecrets(run.db, run.version.id);
+  const env = openEnv(run.vault, run.version.id, 'build', secrets.build_env_encrypted);
+  const dir = await layOut(run, secrets.source_key);
+  const planned = plan(run, dir, env);
+  if (!planned.ok) return planned;
+  const settings = runSettings(run, planned.value);
+  const reuse_key = reuseKey({
+    source_sha256: run.version.source_sha256,
+    plan: planned.value,
+    build_env: env.vars,
+    base: run.base,
+  });
+  await run.record(async (trx) => {
+    await recordPlan(trx, run.version.id, {
+      plan: planned.value,
+      kind: planned.value.kind,
+      run_settings: settings,
+    });
+    if (run.version.state === 'created') await setVersionState(trx, run.version.id, 'building');
+    await setBuildState(trx, run.version.build_id, 'building');
+    await run.event(trx, 'deployment.build_started', { mode: planned.value.mode });
+  });
+  run.version = { ...run.version, plan: planned.value, kind: planned.value.kind, run_settings: settings };
+  const built = { plan: planned.value, run_settings: settings, reuse_key };
+
+  const reusable = run.version.request.reuse ? await findReusable(run, reuse_key) : null;
+  if (reusable !== null) {
+    run.log.note(
+      `reused release ${reusable.id} (${reusable.sha256.slice(0, 12)}): same source, plan, build environment and base; built nothing`,
+    );
+    return ok({ ...built, from: { kind: 'release', release: reusable } });
+  }
+  if (planned.value.install.length + planned.value.build.length > 0) {
+    await run.enter('build', run.limits.build.time_ms + AROUND_BUILD_MS);
+    const problem = await runCommands(run, planned.value, dir, env);
+    if (problem) return failed(problem);
+  }
+  return ok({ ...built, from: { kind: 'workspace', dir } });
+}
+
+async function layOut(run: Run, source_key: string): Promise<string> {
+  const work = run.workDir(run.deployment.id);
+  await rm(work, { recursive: true, force: true });
+  const dir = path.join(work, 'workspace');
+  await mkdir(dir, { recursive: true });
+  await extractTar({
+    input: await run.objects.get(source_key),
+    into: dir,
+    limits: run.limits.source,
+    expect_sha256: run.version.source_sha256,
+  });
+  return dir;
+}
+
+function plan(run: Run, dir: string, env: VersionEnv): Result<Plan> {
+  const planned = makePlan(diskFiles(dir), {
+    overrides: run.version.request.overrides,
+    env: env.vars,
+    startup_timeout_ms: run.health.startup_timeout_ms,
+  });
+  if (!planned.ok) {
+    const { message, next_step, looked_for, found } = planned.refusal;
+    for (const line of [message, next_step]) run.log.note(line);
+    const log_tail = [`looked for: ${looked_for.join(', ')}`, `found: ${found.join(', ')}`];
+    return failed(failure({ stage: 'plan', code: 'NO_PLAN', message, next_step, log_tail }));
+  }
+  for (const line of explainPlan(planned.plan).split('\n')) run.log.note(line);
+  if (planned.plan.mode === 'dockerfile')
+    return failed(
+      failure({
+        stage: 'plan',
+        code: 'BUILDKIT_MISSING',
+        message:
+          'The source has a Dockerfile, and building one needs BuildKit, which this install does not have.',
+        next_step:
+          'Remove the Dockerfile (or leave it out with .kilnignore) to let Kiln detect the build, or give a build command and a run command.',
+      }),
+    );
+  return ok(planned.plan);
+}
+
+/** The request wins over the deployment's settings, those over the plan, the plan over the defaults. */
+function runSettings(run: Run, plan: Plan): RunSettings {
+  const { request } = run.version;
+  const { settings } = run.deployment;
+  return {
+    port: plan.port,
+    health_check_path: plan.health_check_path,
+    startup_timeout_ms: request.startup_timeout_ms ?? settings.startup_timeout_ms ?? plan.startup_timeout_ms,
+    grace_ms: request.grace_ms ?? settings.grace_ms ?? run.health.grace_ms,
+    probe_timeout_ms: run.health.probe_timeout_ms,
+    probe_interval_ms: run.health.probe_interval_ms,
+    replicas: Math.max(1, run.deployment.desired_replicas),
+    memory_bytes: settings.memory_bytes ?? run.health.instance_memory_bytes,
+  };
+}
+
+async function findReusable(run: Run, reuse_key: string): Promise<Release | null> {
+  const release = await reusableRelease(run.db, run.deployment.id, reuse_key);
+  if (!release || (await run.objects.head(release.object_key)) === null) return null;
+  return release;
+}
+
+async function runCommands(run: Run, plan: Plan, dir: string, env: VersionEnv) {
+  const until = Date.now() + run.limits.build.time_ms;
+  if (run.driver.name === 'process')
+    run.log.note(
+      'isolation: process. It isolates nothing: this build can read and change what the engine can.',
+    );
+  let peak_memory_bytes = 0;
+  for (const command of [...plan.install, ...plan.build]) {
+    run.log.note(`$ ${command}`);
+    const exit = await runOne(run, { plan, dir, env, command, time_ms: Math.max(1, until - Date.now()) });
+    run.signal.throwIfAborted();
+    peak_memory_bytes = Math.max(peak_memory_bytes, exit.peak_memory_bytes);
+    const problem = buildFailure(exit, command, run.limits.build, run.log.tail(50));
+    run.log.note(`${problem ? 'failed' : 'done'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
+    if (problem) return problem;
+  }
+  await run.record((trx) => setBuildState(trx, run.version.build_id, 'building', { peak_memory_bytes }));
+  return null;
+}
+
+async function runOne(
+  run: Run,
+  of: { plan: Plan; dir: string; env: VersionEnv; command: string; time_ms: number },
+): Promise<MachineExit> {
+  const machine = await run.driver.start({
+    id: run.newId('mch'),
+    kind: 'build',
+    workspace_dir: of.dir,
+    cwd: of.plan.root,
+    command: of.command,
+    // 1980-01-01: the earliest time a zip can hold; tools that honour it put no clock into their output (I11).
+    env: { CI: 'true', KILN: '1', SOURCE_DATE_EPOCH: '315532800', ...of.plan.build_env, ...of.env.vars },
+    limits: { ...run.limits.build, time_ms: of.time_ms },
+    on_output: (stream, chunk) => run.log.write(stream, chunk),
+  });
+  const stop = () => void machine.stop(1000);
+  run.signal.addEventListener('abort', stop, { once: true });
+  if (run.signal.aborted) stop();
+  try {
+    return await machine.exited;
+  } finally {
+    run.signal.removeEventListener('abort', stop);
+  }
+}

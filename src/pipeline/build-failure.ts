@@ -1,0 +1,86 @@
+import { type Failure, type FailureCode, failure } from '../domain/failure.ts';
+import type { Limits, MachineExit } from '../isolation/driver.ts';
+
+/** Null when the command succeeded; otherwise why it did not, and what to do. Pure. */
+export function buildFailure(
+  exit: MachineExit,
+  command: string,
+  limits: Limits & { time_ms: number },
+  log_tail: string[],
+): Failure | null {
+  if (exit.reason === 'exited' && exit.exit_code === 0) return null;
+  const { code, message, next_step } = explain(exit, command, limits);
+  return failure({
+    stage: 'build',
+    code,
+    message,
+    next_step,
+    exit_code: exit.exit_code,
+    signal: exit.signal,
+    out_of_memory: exit.reason === 'out_of_memory',
+    log_tail,
+  });
+}
+
+function explain(
+  exit: MachineExit,
+  command: string,
+  limits: Limits & { time_ms: number },
+): { code: FailureCode; message: string; next_step: string } {
+  const shown = command.length > 120 ? `${command.slice(0, 117)}…` : command;
+  switch (exit.reason) {
+    case 'timed_out':
+      return {
+        code: 'BUILD_TIMEOUT',
+        message: `The build was stopped after its time limit of ${Math.round(limits.time_ms / 1000)} s, during \`${shown}\`.`,
+        next_step:
+          'Make the build faster, or raise the limit (--build-time-limit). A command that waits for input never ends.',
+      };
+    case 'out_of_memory':
+      return {
+        code: 'BUILD_OUT_OF_MEMORY',
+        message: `\`${shown}\` needed more than the build's memory limit of ${mib(limits.memory_bytes)}.`,
+        next_step: 'Lower what the build uses (fewer parallel workers), or raise the limit (--build-memory).',
+      };
+    case 'too_many_processes':
+      return {
+        code: 'BUILD_TOO_MANY_PROCESSES',
+        message: `\`${shown}\` started more than ${limits.processes} processes.`,
+        next_step: 'Limit the parallelism of the build.',
+      };
+    case 'out_of_disk':
+      return {
+        code: 'BUILD_OUT_OF_DISK',
+        message: `\`${shown}\` wrote more than the build's disk limit of ${mib(limits.disk_bytes)}.`,
+        next_step: 'Write less, or raise the limit (--build-disk).',
+      };
+    case 'log_limit':
+      return {
+        code: 'BUILD_LOG_TOO_LARGE',
+        message: `\`${shown}\` printed more than ${mib(limits.log_bytes)}.`,
+        next_step: 'Make the build less talkative.',
+      };
+    default:
+      return ended(exit, shown);
+  }
+}
+
+function ended(exit: MachineExit, shown: string): { code: FailureCode; message: string; next_step: string } {
+  if (exit.exit_code === 127)
+    return {
+      code: 'TOOLCHAIN_MISSING',
+      message: `\`${shown}\` ended with exit code 127: a command it needs was not found.`,
+      next_step:
+        'The log names the command. Install it on the machine of the engine, or make it a dependency of the app.',
+    };
+  const how = exit.signal ? `was ended by ${exit.signal}` : `ended with exit code ${exit.exit_code}`;
+  return {
+    code: 'BUILD_FAILED',
+    message: `\`${shown}\` ${how}.`,
+    next_step: 'Read the end of the build log, fix the app and publish again. Production is unchanged.',
+  };
+}
+
+function mib(bytes: number): string {
+  return `${Math.round(bytes / 1024 / 1024)} MiB`;
+}

@@ -1,0 +1,230 @@
+/** What the store promises on every database: run on PGlite by store.test.ts, on a Postgres server by the system tests. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import fc from 'fast-check';
+import { aDeployment, anOperation, aVersion, newId } from '../../test/support/rows.ts';
+import type { Deployment } from '../domain/deployment.ts';
+import type { Operation } from '../domain/operation.ts';
+import type { Plan } from '../domain/plan.ts';
+import type { Database } from './db.ts';
+import { deploymentById, lockDeployment, switchActiveVersion, takeSeq } from './deployment.ts';
+import { appendEvent, eventsAfter } from './event.ts';
+import { beginIdempotent, finishIdempotent, readIdempotent } from './idempotency.ts';
+import { claimOperation, finishOperation, getOperation, guard, LeaseLost } from './operation.ts';
+import { recordPlan, setVersionState } from './version.ts';
+
+export function storeContract(name: string, openDatabase: () => Promise<Database>): void {
+  describe(`the store on ${name}`, () => {
+    let database: Database;
+    before(async () => {
+      database = await openDatabase();
+    });
+    after(() => database.close());
+
+    test('operation rules hold for any interleaving of two workers, cancels and lost leases (I4, I5)', async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.array(step, { maxLength: 25 }), async (steps) => {
+          await new OperationModel(database, await aDeployment(database.db)).run(steps);
+        }),
+        { numRuns: 150 },
+      );
+    });
+
+    test('workers racing for one publish: exactly one gets it', async () => {
+      const deployment = await aDeployment(database.db);
+      const operation = await anOperation(database.db, deployment, 'publish');
+      const claims = await Promise.all(
+        Array.from({ length: 20 }, (_, n) =>
+          claimOperation(database.db, operation.id, { owner: `w${n}`, lease_ms: 60_000 }),
+        ),
+      );
+      assert.equal(claims.filter((claim) => claim !== null).length, 1);
+    });
+
+    test('a hundred requests with one idempotency key: one executes, all others see its answer (I6)', async () => {
+      const deployment = await aDeployment(database.db);
+      const scope = { tenant_id: deployment.tenant_id, method: 'POST', path: '/x', key: newId('req') };
+      const begun = await Promise.all(
+        Array.from({ length: 100 }, (_, n) => beginIdempotent(database.db, scope, 'body', `o${n}`, 60_000)),
+      );
+      assert.equal(begun.filter(({ kind }) => kind === 'execute').length, 1);
+      assert.equal(begun.filter(({ kind }) => kind === 'running').length, 99);
+      const owner = `o${begun.findIndex(({ kind }) => kind === 'execute')}`;
+      await finishIdempotent(database.db, scope, owner, 201, '{"made":1}');
+      const again = await beginIdempotent(database.db, scope, 'body', 'late', 60_000);
+      assert.equal(again.kind === 'done' && again.stored.answer, '{"made":1}');
+      assert.equal((await beginIdempotent(database.db, scope, 'other', 'late', 60_000)).kind, 'other_body');
+    });
+
+    test('a key left by a dead engine is taken over once its lock has run out', async () => {
+      const deployment = await aDeployment(database.db);
+      const scope = { tenant_id: deployment.tenant_id, method: 'POST', path: '/x', key: newId('req') };
+      assert.equal((await beginIdempotent(database.db, scope, 'body', 'dead', 0)).kind, 'execute');
+      assert.equal((await beginIdempotent(database.db, scope, 'body', 'next', 60_000)).kind, 'execute');
+      // The dead one, should it still live, cannot store its answer any more.
+      await finishIdempotent(database.db, scope, 'dead', 200, 'stale');
+      assert.equal(await readIdempotent(database.db, scope), 'running');
+    });
+
+    test('events of a tenant are numbered without gaps, in the order they become visible', async () => {
+      const { tenant_id } = await aDeployment(database.db);
+      const first = (await eventsAfter(database.db, { tenant_id, after_seq: 0, limit: 10_000 })).length;
+      await Promise.all(
+        Array.from({ length: 30 }, (_, n) =>
+          database.db
+            .transaction()
+            .execute((trx) =>
+              appendEvent(trx, { id: newId('evt'), tenant_id, type: 'webhook.test', data: { n } }),
+            ),
+        ),
+      );
+      const events = await eventsAfter(database.db, { tenant_id, after_seq: first, limit: 100 });
+      assert.deepEqual(
+        events.map(({ seq }) => seq),
+        Array.from({ length: 30 }, (_, n) => first + n + 1),
+      );
+    });
+
+    test('a plan is written once; a ready version never fails (I1)', async () => {
+      const deployment = await aDeployment(database.db);
+      await database.db.transaction().execute(async (trx) => {
+        const version = await aVersion(trx, deployment, await takeSeq(trx, deployment.id));
+        const settings = {} as never;
+        const plan = { mode: 'static', start: null } as Plan;
+        await recordPlan(trx, version.id, { plan, kind: 'static', run_settings: settings });
+        await recordPlan(trx, version.id, { plan, kind: 'static', run_settings: settings });
+        await assert.rejects(
+          recordPlan(trx, version.id, {
+            plan: { ...plan, start: 'x' },
+            kind: 'static',
+            run_settings: settings,
+          }),
+          /another plan/,
+        );
+        await setVersionState(trx, version.id, 'building');
+        await setVersionState(trx, version.id, 'ready');
+        await assert.rejects(setVersionState(trx, version.id, 'failed'), /cannot become failed/);
+      });
+    });
+  });
+}
+
+type Step =
+  | { do: 'accept'; kind: 'publish' | 'rollback' }
+  | { do: 'claim' | 'finish' | 'switch'; worker: 0 | 1; nth: number }
+  | { do: 'lose'; nth: number };
+
+const worker = fc.constantFrom<0 | 1>(0, 1);
+const nth = fc.nat({ max: 5 });
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({
+    do: fc.constant('accept' as const),
+    kind: fc.constantFrom('publish' as const, 'rollback' as const),
+  }),
+  fc.record({ do: fc.constantFrom('claim' as const, 'finish' as const, 'switch' as const), worker, nth }),
+  fc.record({ do: fc.constant('lose' as const), nth }),
+);
+
+/** Random steps against the real tables, with the rules of I4 and I5 checked after each. */
+class OperationModel {
+  readonly #database: Database;
+  readonly #deployment: Deployment;
+  readonly #operations: Operation[] = [];
+  /** Tokens that a worker believes to hold, also after it lost them. */
+  readonly #held: Map<string, number>[] = [new Map(), new Map()];
+  #highest_switch = 0;
+
+  constructor(database: Database, deployment: Deployment) {
+    this.#database = database;
+    this.#deployment = deployment;
+  }
+
+  async run(steps: Step[]): Promise<void> {
+    for (const next of steps) {
+      if (next.do === 'accept')
+        this.#operations.push(await anOperation(this.#database.db, this.#deployment, next.kind));
+      else {
+        const operation = this.#operations[next.nth];
+        if (!operation) continue;
+        if (next.do === 'lose') await this.#lose(operation);
+        else if (next.do === 'claim') await this.#claim(next.worker, operation);
+        else await this.#write(next.worker, operation, next.do);
+      }
+      await this.#check();
+    }
+  }
+
+  async #claim(by: 0 | 1, operation: Operation): Promise<void> {
+    const before = await this.#rows();
+    const claimed = await claimOperation(this.#database.db, operation.id, {
+      owner: `w${by}`,
+      lease_ms: 60_000,
+    });
+    if (claimed === null) return;
+    this.#held[by]!.set(operation.id, claimed.lease_token);
+    if (operation.kind !== 'publish') return;
+    const earlier = before.filter((row) => row.kind === 'publish' && row.seq < operation.seq);
+    assert.ok(
+      earlier.every((row) => row.finished_at !== null),
+      'an earlier publish was passed over',
+    );
+  }
+
+  /** As after a pause that outlasted the lease: the next claim takes the operation over. */
+  async #lose(operation: Operation): Promise<void> {
+    await this.#database.db
+      .updateTable('operations')
+      .set({ lease_expires_at: new Date(0) })
+      .where('id', '=', operation.id)
+      .where('state', '=', 'running')
+      .execute();
+  }
+
+  async #write(by: 0 | 1, operation: Operation, what: 'finish' | 'switch'): Promise<void> {
+    const token = this.#held[by]!.get(operation.id);
+    if (token === undefined) return;
+    const row = await getOperation(this.#database.db, operation.id);
+    const entitled = row!.state === 'running' && row!.lease_token === token;
+    const writing = this.#database.db.transaction().execute(async (trx) => {
+      await guard(trx, { operation_id: operation.id, token }, 60_000);
+      await lockDeployment(trx, this.#deployment.id);
+      const { switched } = await switchActiveVersion(trx, {
+        deployment_id: this.#deployment.id,
+        version_id: operation.version_id,
+        seq: operation.seq,
+      });
+      if (what === 'finish')
+        await finishOperation(trx, operation.id, {
+          state: 'succeeded',
+          promoted: switched,
+          superseded: !switched,
+          failure: null,
+        });
+      return switched;
+    });
+    if (!entitled) return void (await assert.rejects(writing, LeaseLost));
+    const switched = await writing;
+    // Writing the same switch again (a stage run twice) changes nothing.
+    assert.equal(switched, operation.seq > this.#highest_switch);
+    this.#highest_switch = Math.max(this.#highest_switch, operation.seq);
+  }
+
+  async #check(): Promise<void> {
+    const deployment = await deploymentById(this.#database.db, this.#deployment.id);
+    assert.equal(
+      deployment!.active_seq,
+      this.#highest_switch,
+      'the highest intent that switched is in force',
+    );
+    const running = (await this.#rows()).filter((row) => row.kind === 'publish' && row.state === 'running');
+    assert.ok(running.length <= 1, 'two publishes of one deployment at once');
+  }
+
+  #rows(): Promise<Operation[]> {
+    return this.#database.db
+      .selectFrom('operations')
+      .selectAll()
+      .where('deployment_id', '=', this.#deployment.id)
+      .execute();
+  }
+}
