@@ -1,0 +1,113 @@
+/** The tenant's events as a stream that resumes without a gap. */
+import type { Event } from '../domain/event.ts';
+import { deploymentById } from '../store/deployment.ts';
+import { eventSeq, eventsAfter, lastEventSeq } from '../store/event.ts';
+import { type AnyCall, handle, type Mounted } from './call.ts';
+import { streamEvents } from './contract/event.ts';
+import { invalidFields } from './errors.ts';
+import { eventStream, type Send, streamError } from './sse.ts';
+
+const BATCH = 200;
+/** Looked at this often even when no notification comes. */
+const SCAN_MS = 2000;
+
+interface Wanted {
+  types: RegExp | null;
+  deployment_id?: string;
+  operation_id?: string;
+}
+
+/** `deployment.*,sandbox.created` as one expression; null for everything. */
+function globs(text: string | undefined): RegExp | null {
+  const parts = (text ?? '')
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean);
+  if (parts.length === 0) return null;
+  if (parts.some((part) => !/^[\w.*-]{1,100}$/.test(part)))
+    throw invalidFields({ types: ['must be event types or globs like deployment.*, separated by commas'] });
+  const expressions = parts.map((part) => part.replace(/[.-]/g, '\\$&').replace(/\*+/g, '.*'));
+  return new RegExp(`^(?:${expressions.join('|')})$`);
+}
+
+/** Where to go on; an id that is not kept any more means from the oldest event that is. */
+async function startAt(call: AnyCall, last_id: string | null, from_start: boolean): Promise<number> {
+  const { db } = call.deps.database;
+  if (last_id !== null) return (await eventSeq(db, call.caller.tenant_id, last_id)) ?? 0;
+  return from_start ? 0 : lastEventSeq(db, call.caller.tenant_id);
+}
+
+/** A key of one project sees that project's deployments and sandboxes only. */
+function makeFilter(call: AnyCall): (event: Event) => Promise<boolean> {
+  const { project_id } = call.caller;
+  const projects = new Map<string, string | null>();
+  return async (event) => {
+    if (project_id === null) return true;
+    if (event.deployment_id === null) return event.data.project_id === project_id;
+    const known = projects.get(event.deployment_id);
+    if (known !== undefined) return known === project_id;
+    const found = (await deploymentById(call.deps.database.db, event.deployment_id))?.project_id ?? null;
+    projects.set(event.deployment_id, found);
+    return found === project_id;
+  };
+}
+
+async function follow(
+  call: AnyCall,
+  wanted: Wanted,
+  after: number,
+  send: Send,
+  signal: AbortSignal,
+): Promise<void> {
+  const mayShow = makeFilter(call);
+  const { tenant_id } = call.caller;
+  const { types, ...filter } = wanted;
+  let after_seq = after;
+  while (!signal.aborted) {
+    const events = await eventsAfter(call.deps.database.db, {
+      tenant_id,
+      after_seq,
+      ...filter,
+      limit: BATCH,
+    });
+    for (const event of events) {
+      after_seq = event.seq;
+      if ((types && !types.test(event.type)) || !(await mayShow(event))) continue;
+      await send({ id: event.id, event: event.type, data: envelope(event) });
+    }
+    if (events.length < BATCH) await call.events.next(tenant_id, SCAN_MS, signal);
+  }
+}
+
+function envelope(event: Event) {
+  return {
+    ...event.data,
+    id: event.id,
+    type: event.type,
+    tenant_id: event.tenant_id,
+    seq: event.seq,
+    ts: event.created_at.toISOString(),
+    deployment_id: event.deployment_id,
+    version_id: event.version_id,
+    operation_id: event.operation_id,
+    data: event.data,
+  };
+}
+
+export const eventHandlers: Mounted[] = [
+  handle(streamEvents, async (call) => {
+    const { types, deployment_id, operation_id, from } = call.query;
+    const wanted: Wanted = {
+      types: globs(types),
+      ...(deployment_id === undefined ? {} : { deployment_id }),
+      ...(operation_id === undefined ? {} : { operation_id }),
+    };
+    const last_id = call.request.headers.get('last-event-id') ?? call.query.last_event_id ?? null;
+    const after = await startAt(call, last_id, from === 'start');
+    return eventStream(
+      call.request,
+      (send, signal) => follow(call, wanted, after, send, signal),
+      streamError(call),
+    );
+  }),
+];

@@ -1,0 +1,110 @@
+/** API keys: made (and shown) once, listed, revoked. */
+import { KilnError } from '../domain/errors.ts';
+import type { ApiKey, Scope } from '../domain/tenant.ts';
+import { insertApiKey, listApiKeys, revokeApiKey } from '../store/api-key.ts';
+import { recordSubject } from '../store/idempotency.ts';
+import { makeKey } from './auth.ts';
+import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
+import * as contract from './contract/key.ts';
+import { iso, notFound } from './find.ts';
+import { projectOf } from './queries.ts';
+
+const DEFAULT_RPM = 6000;
+/** What a key may do unless told otherwise: work with apps, but make no keys. */
+const DEFAULT_SCOPES: Scope[] = [
+  'sandboxes:write',
+  'deployments:write',
+  'domains:write',
+  'data:write',
+  'usage:read',
+];
+
+function present(key: ApiKey, now: Date): contract.KeyView {
+  const expired = key.expires_at !== null && key.expires_at <= now;
+  return {
+    id: key.id,
+    name: key.name,
+    key_prefix: key.key_prefix,
+    key_type: key.key_type,
+    key_purpose: key.purpose,
+    scopes: key.scopes,
+    project_id: key.project_id,
+    rate_limit_rpm: key.rate_limit_rpm,
+    status: key.revoked_at !== null ? 'revoked' : expired ? 'expired' : 'active',
+    expires_at: iso(key.expires_at),
+    revoked_at: iso(key.revoked_at),
+    last_used_at: iso(key.last_used_at),
+    created_at: iso(key.created_at),
+  };
+}
+
+/** A key can only hand out what it has. Errors: FORBIDDEN, NOT_FOUND. */
+async function checkGrant(call: AnyCall, scopes: Scope[], project_id: string | null): Promise<void> {
+  const { caller } = call;
+  const beyond = scopes.filter((scope) => !caller.may(scope));
+  if (beyond.length > 0)
+    throw new KilnError(
+      'FORBIDDEN',
+      `This key cannot make a key with scopes it does not have: ${beyond.join(', ')}.`,
+    );
+  if (caller.project_id !== null && project_id !== caller.project_id)
+    throw new KilnError('FORBIDDEN', 'A key of one project can only make keys of the same project.');
+  if (project_id !== null && !(await projectOf(call.deps.database.db, caller.tenant_id, project_id)))
+    throw notFound('project', project_id);
+}
+
+const seen = (call: AnyCall, key: ApiKey) =>
+  call.caller.project_id === null || key.project_id === call.caller.project_id;
+
+export const keyHandlers: Mounted[] = [
+  handle(contract.listKeys, async (call) => {
+    const rows = await listApiKeys(call.deps.database.db, call.caller.tenant_id);
+    const now = call.deps.now();
+    return data(rows.filter((key) => seen(call, key)).map((key) => present(key, now)));
+  }),
+  handle(contract.createKey, async (call) => {
+    const { deps, caller, body, idempotency } = call;
+    const scopes = body.scopes ?? DEFAULT_SCOPES.filter((scope) => caller.may(scope));
+    const project_id = body.project_id ?? caller.project_id;
+    await checkGrant(call, scopes, project_id);
+    const fresh = makeKey();
+    const row = await deps.database.db.transaction().execute(async (trx) => {
+      // An attempt whose answer was lost has made a key nobody has seen: it must not live on.
+      const lost = idempotency?.previous?.key_id;
+      if (typeof lost === 'string') await revokeApiKey(trx, caller.tenant_id, lost);
+      const made = await insertApiKey(trx, {
+        id: deps.newId('key'),
+        tenant_id: caller.tenant_id,
+        name: body.name,
+        key_hash: fresh.hash,
+        key_prefix: fresh.prefix,
+        key_type: body.key_type ?? 'user',
+        purpose: body.purpose ?? body.key_purpose ?? null,
+        scopes,
+        project_id,
+        rate_limit_rpm: Math.min(body.rate_limit_rpm ?? DEFAULT_RPM, 1_000_000),
+        expires_at: expiry(call, body.expires_in_sec ?? null),
+      });
+      if (idempotency) await recordSubject(trx, idempotency.scope, { key_id: made.id });
+      return made;
+    });
+    return data({ ...present(row, deps.now()), key: fresh.key }, 201);
+  }),
+  handle(contract.revokeKey, async (call) => {
+    const { db } = call.deps.database;
+    const { id } = call.params;
+    const rows = await listApiKeys(db, call.caller.tenant_id);
+    const key = rows.find((row) => row.id === id);
+    if (!key || !seen(call, key)) throw notFound('API key', id);
+    if (key.revoked_at === null) await revokeApiKey(db, call.caller.tenant_id, id);
+    return reply({ id, deleted: true, status: 'revoked' });
+  }),
+];
+
+/** A key that ends cannot make one that outlives it. */
+function expiry(call: AnyCall, in_sec: number | null): Date | null {
+  const own = call.caller.key.expires_at;
+  if (in_sec === null) return own;
+  const at = new Date(call.deps.now().getTime() + in_sec * 1000);
+  return own !== null && own < at ? own : at;
+}

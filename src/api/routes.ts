@@ -1,0 +1,45 @@
+/** Every endpoint, in the order they are matched: fixed paths come before those with a parameter in the same place. */
+import { archiveHandlers } from './archive.ts';
+import { buildHandlers } from './build.ts';
+import type { Mounted } from './call.ts';
+import { deploymentHandlers } from './deployment.ts';
+import { envVarHandlers } from './env-var.ts';
+import { eventHandlers } from './event.ts';
+import { execHandlers } from './exec.ts';
+import { fileHandlers } from './file.ts';
+import { houseHandlers } from './house.ts';
+import { instanceHandlers } from './instance.ts';
+import { keyHandlers } from './key.ts';
+import { logHandlers } from './log.ts';
+import { operationHandlers } from './operation.ts';
+import { promotionHandlers } from './promotion.ts';
+import { publishHandlers } from './publish.ts';
+import { releaseHandlers } from './release.ts';
+import { sandboxHandlers } from './sandbox.ts';
+import { sandboxEnvHandlers } from './sandbox-env.ts';
+import { tenantHandlers } from './tenant.ts';
+import { unsupportedHandlers } from './unsupported.ts';
+import { versionHandlers } from './version.ts';
+
+export const ENDPOINTS: Mounted[] = [
+  ...sandboxHandlers,
+  ...sandboxEnvHandlers,
+  ...unsupportedHandlers,
+  ...archiveHandlers,
+  ...fileHandlers,
+  ...execHandlers,
+  ...publishHandlers,
+  ...deploymentHandlers,
+  ...versionHandlers,
+  ...promotionHandlers,
+  ...releaseHandlers,
+  ...operationHandlers,
+  ...buildHandlers,
+  ...logHandlers,
+  ...instanceHandlers,
+  ...envVarHandlers,
+  ...eventHandlers,
+  ...keyHandlers,
+  ...tenantHandlers,
+  ...houseHandlers,
+];

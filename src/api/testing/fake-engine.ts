@@ -1,0 +1,385 @@
+/** An engine without machines: it writes the rows the real one would, and the test says when something finishes. */
+import { spawn } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { KilnError } from '../../domain/errors.ts';
+import { failure } from '../../domain/failure.ts';
+import { isFinished, type Operation, type OperationKind } from '../../domain/operation.ts';
+import type { Version } from '../../domain/version.ts';
+import type { Accepted, Engine, ExecRequest, PublishInput } from '../../engine/engine.ts';
+import { insertBuild, setBuildState } from '../../store/build.ts';
+import type { Database } from '../../store/db.ts';
+import {
+  deploymentById,
+  markDeploymentDeleted,
+  switchActiveVersion,
+  takeSeq,
+  takeVersionNumber,
+  updateDeployment,
+} from '../../store/deployment.ts';
+import { deleteEnvVar, setEnvVar } from '../../store/env-var.ts';
+import { type KeyScope, recordSubject } from '../../store/idempotency.ts';
+import { finishOperation, getOperation, insertOperation } from '../../store/operation.ts';
+import { insertRelease } from '../../store/release.ts';
+import { setSandboxState } from '../../store/sandbox.ts';
+import type { NewId } from '../../store/tenant.ts';
+import type { Vault } from '../../store/vault.ts';
+import {
+  insertVersion,
+  recordPlan,
+  recordPromoted,
+  recordRelease,
+  setVersionState,
+  versionById,
+} from '../../store/version.ts';
+import { PLAN } from './plan.ts';
+
+type Machine = Awaited<ReturnType<Engine['exec']>>;
+type MachineExit = Awaited<Machine['exited']>;
+
+export class FakeEngine {
+  readonly id = 'eng_fake';
+  readonly inputs: PublishInput[] = [];
+  readonly calls: string[] = [];
+  /** Set to hold or break the next publishes. */
+  before_publish: () => Promise<void> = async () => {};
+  readonly #database: Database;
+  readonly #newId: NewId;
+  readonly #vault: Vault;
+  readonly #dir: string;
+
+  constructor(of: { database: Database; newId: NewId; vault: Vault; dir: string }) {
+    this.#database = of.database;
+    this.#newId = of.newId;
+    this.#vault = of.vault;
+    this.#dir = of.dir;
+  }
+
+  async prepare(): Promise<void> {}
+  async start(): Promise<void> {}
+  async stop(): Promise<void> {}
+
+  async publish(input: PublishInput): Promise<Accepted> {
+    this.calls.push('publish');
+    this.inputs.push(input);
+    await this.before_publish();
+    const { overrides, environment, grace_ms, startup_timeout_ms, promote, reuse } = input;
+    return this.#accept(input.deployment.id, input.idempotency, {
+      ...input.attribution,
+      source_sandbox_id: input.sandbox.id,
+      request: { overrides, environment, grace_ms, startup_timeout_ms, promote, reuse },
+      metadata: input.metadata,
+      retry_of: null,
+    });
+  }
+
+  async retry(
+    version: Version,
+    by: { idempotency: KeyScope | null; promote: boolean; reuse: boolean },
+  ): Promise<Accepted> {
+    this.calls.push('retry');
+    return this.#accept(version.deployment_id, by.idempotency, {
+      external_workspace_id: null,
+      external_user_id: null,
+      external_project_id: null,
+      source_sandbox_id: version.source_sandbox_id,
+      request: { ...version.request, promote: by.promote, reuse: by.reuse },
+      metadata: version.metadata,
+      retry_of: version.id,
+    });
+  }
+
+  async #accept(
+    deployment_id: string,
+    idempotency: KeyScope | null,
+    row: Pick<
+      Version,
+      | 'external_workspace_id'
+      | 'external_user_id'
+      | 'external_project_id'
+      | 'source_sandbox_id'
+      | 'request'
+      | 'metadata'
+      | 'retry_of'
+    >,
+  ): Promise<Accepted> {
+    return this.#database.db.transaction().execute(async (trx) => {
+      const deployment = (await deploymentById(trx, deployment_id))!;
+      const { tenant_id, workspace_id, project_id } = deployment;
+      const seq = await takeSeq(trx, deployment_id);
+      const version = await insertVersion(trx, {
+        ...row,
+        id: this.#newId('ver'),
+        build_id: this.#newId('bld'),
+        tenant_id,
+        workspace_id,
+        project_id,
+        deployment_id,
+        version_number: await takeVersionNumber(trx, deployment_id),
+        seq,
+        source_sha256: 'a'.repeat(64),
+        source_key: `sources/${'a'.repeat(64)}`,
+        source_size_bytes: 10,
+        source_files: 1,
+        stage_times: { snapshot: 3 },
+        env_encrypted: 'x',
+        build_env_encrypted: 'x',
+      });
+      const ids = { tenant_id, deployment_id, version_id: version.id };
+      await insertBuild(trx, { id: version.build_id, ...ids, triggered_by: 'manual' });
+      const operation = await insertOperation(trx, { id: this.#newId('op'), kind: 'publish', seq, ...ids });
+      if (idempotency) await recordSubject(trx, idempotency, { operation_id: operation.id });
+      return { version, operation, secrets_left_out: ['.env'] };
+    });
+  }
+
+  async acceptedBefore(subject: Record<string, unknown>): Promise<Accepted | null> {
+    if (typeof subject.operation_id !== 'string') return null;
+    const operation = (await getOperation(this.#database.db, subject.operation_id))!;
+    const version = await versionById(this.#database.db, operation.version_id);
+    return { operation, version, secrets_left_out: [] };
+  }
+
+  /** What the pipeline would do: the version becomes ready (or fails) and, if it asked to, live. */
+  async finish(version_id: string, outcome: 'live' | 'failed' = 'live'): Promise<void> {
+    await this.#database.db.transaction().execute(async (trx) => {
+      const version = await versionById(trx, version_id);
+      const { id: operation_id } = await trx
+        .selectFrom('operations')
+        .select('id')
+        .where('version_id', '=', version_id)
+        .executeTakeFirstOrThrow();
+      await setVersionState(trx, version_id, 'building');
+      await setBuildState(trx, version.build_id, 'building');
+      if (outcome === 'failed') {
+        const why = failure({
+          stage: 'build',
+          code: 'BUILD_FAILED',
+          message: 'exit 1',
+          next_step: 'Fix it.',
+        });
+        await setBuildState(trx, version.build_id, 'failed', { error_message: why.message });
+        await setVersionState(trx, version_id, 'failed', { failure: why });
+        await finishOperation(trx, operation_id, {
+          state: 'failed',
+          promoted: false,
+          superseded: false,
+          failure: why,
+        });
+        return;
+      }
+      await setBuildState(trx, version.build_id, 'succeeded');
+      const release_id = await this.#release(trx, version);
+      await recordRelease(trx, version_id, release_id, false);
+      await setVersionState(trx, version_id, 'ready');
+      const promoted = version.request.promote && (await this.#activate(trx, version, version.seq));
+      await finishOperation(trx, operation_id, {
+        state: 'succeeded',
+        promoted,
+        superseded: false,
+        failure: null,
+      });
+    });
+  }
+
+  async #release(trx: Parameters<typeof insertRelease>[0], version: Version): Promise<string> {
+    await recordPlan(trx, version.id, {
+      plan: PLAN,
+      kind: 'dynamic',
+      run_settings: {
+        port: 3000,
+        health_check_path: '/',
+        startup_timeout_ms: 60_000,
+        grace_ms: 0,
+        probe_timeout_ms: 1000,
+        probe_interval_ms: 500,
+        replicas: 1,
+        memory_bytes: 2 ** 29,
+      },
+    });
+    const { tenant_id, workspace_id, project_id } = version;
+    const { external_workspace_id, external_user_id, external_project_id } = version;
+    const release = await insertRelease(trx, {
+      id: this.#newId('rel'),
+      tenant_id,
+      workspace_id,
+      project_id,
+      external_workspace_id,
+      external_user_id,
+      external_project_id,
+      deployment_id: version.deployment_id,
+      version_id: version.id,
+      kind: 'rootfs',
+      sha256: 'b'.repeat(64),
+      object_key: 'releases/b',
+      size_bytes: 100,
+      manifest: { files: 1, total_bytes: 10, entrypoint: null, base: 'test' },
+      start_command: 'node server.js',
+      port: 3000,
+      reuse_key: 'k',
+      ready_at: new Date(),
+    });
+    return release.id;
+  }
+
+  async #activate(trx: Parameters<typeof insertRelease>[0], version: Version, seq: number): Promise<boolean> {
+    const { active_version_id } = (await deploymentById(trx, version.deployment_id))!;
+    const of = { deployment_id: version.deployment_id, version_id: version.id, seq };
+    if (!(await switchActiveVersion(trx, of)).switched) return false;
+    if (active_version_id && active_version_id !== version.id)
+      await setVersionState(trx, active_version_id, 'archived');
+    if ((await versionById(trx, version.id)).state === 'archived')
+      await setVersionState(trx, version.id, 'ready');
+    await recordPromoted(trx, version.id);
+    return true;
+  }
+
+  async promote(
+    version: Version,
+    by: { kind: OperationKind; idempotency: KeyScope | null; wait_ms: number },
+  ) {
+    this.calls.push(by.kind);
+    const operation = await this.#database.db.transaction().execute(async (trx) => {
+      const seq = await takeSeq(trx, version.deployment_id);
+      const { tenant_id, deployment_id } = version;
+      const id = this.#newId('op');
+      await insertOperation(trx, {
+        id,
+        kind: by.kind,
+        tenant_id,
+        deployment_id,
+        version_id: version.id,
+        seq,
+      });
+      const promoted = await this.#activate(trx, version, seq);
+      await finishOperation(trx, id, { state: 'succeeded', promoted, superseded: false, failure: null });
+      if (by.idempotency) await recordSubject(trx, by.idempotency, { operation_id: id });
+      return (await getOperation(trx, id))!;
+    });
+    const deployment = (await deploymentById(this.#database.db, version.deployment_id))!;
+    const changes = [{ what: 'port' as const, name: null, from: '3000', to: '3001' }];
+    return { deployment, version, operation, pending: false, changes };
+  }
+
+  async cancel(operation_id: string): Promise<Operation> {
+    this.calls.push('cancel');
+    await this.#database.db.transaction().execute((trx) =>
+      finishOperation(trx, operation_id, {
+        state: 'cancelled',
+        promoted: false,
+        superseded: false,
+        failure: null,
+      }),
+    );
+    return (await getOperation(this.#database.db, operation_id))!;
+  }
+
+  async waitForOperation(id: string, timeout_ms: number, signal?: AbortSignal): Promise<Operation> {
+    const until = Date.now() + timeout_ms;
+    for (;;) {
+      const operation = (await getOperation(this.#database.db, id))!;
+      if (isFinished(operation.state) || Date.now() >= until || signal?.aborted) return operation;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+
+  async scale(deployment: { id: string }, desired_replicas: number) {
+    if (desired_replicas < 1) throw new KilnError('UNSUPPORTED', 'At least one instance.');
+    return this.#database.db
+      .transaction()
+      .execute((trx) => updateDeployment(trx, deployment.id, { desired_replicas }));
+  }
+
+  async removeDeployment(deployment: { id: string }): Promise<void> {
+    await this.#database.db.transaction().execute((trx) => markDeploymentDeleted(trx, deployment.id));
+  }
+
+  async setEnv(deployment: { id: string }, vars: Parameters<Engine['setEnv']>[1]): Promise<void> {
+    await this.#database.db.transaction().execute(async (trx) => {
+      for (const v of vars) await setEnvVar(trx, this.#vault, { ...v, deployment_id: deployment.id });
+    });
+  }
+
+  async unsetEnv(deployment: { id: string }, environment: string, name: string): Promise<boolean> {
+    return this.#database.db
+      .transaction()
+      .execute((trx) => deleteEnvVar(trx, deployment.id, environment, name));
+  }
+
+  async workspaceDir(sandbox: { id: string }): Promise<string> {
+    const dir = path.join(this.#dir, 'sandboxes', sandbox.id, 'workspace');
+    await mkdir(dir, { recursive: true });
+    return dir;
+  }
+
+  async destroySandbox(sandbox: Parameters<Engine['destroySandbox']>[0]): Promise<void> {
+    await this.#database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'destroyed'));
+  }
+
+  async exec(sandbox: { id: string }, request: ExecRequest): Promise<Machine> {
+    const cwd = path.join(await this.workspaceDir(sandbox), request.cwd);
+    const env = { PATH: '/usr/local/bin:/usr/bin:/bin', ...request.env };
+    const child = spawn('sh', ['-c', request.command], { cwd, env, detached: true });
+    child.stdout.on('data', (chunk) => request.on_output('stdout', chunk));
+    child.stderr.on('data', (chunk) => request.on_output('stderr', chunk));
+    const started = performance.now();
+    let stopped = false;
+    const exited = new Promise<MachineExit>((resolve) => {
+      child.on('close', (exit_code, signal) =>
+        resolve({
+          reason: signal === null ? 'exited' : stopped ? 'killed' : 'timed_out',
+          exit_code,
+          signal,
+          peak_memory_bytes: 0,
+          peak_processes: 1,
+          duration_ms: performance.now() - started,
+        }),
+      );
+    });
+    const kill = () => {
+      if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
+        process.kill(-child.pid, 'SIGKILL');
+      return exited;
+    };
+    const timer = setTimeout(kill, request.timeout_ms);
+    exited.then(() => clearTimeout(timer));
+    const stop = () => {
+      stopped = true;
+      return kill();
+    };
+    const listening = async () => [];
+    const usage = async () => ({ memory_bytes: 0, processes: 1 });
+    return { id: 'mch_fake', pid: child.pid ?? 0, exited, stop, listening, usage };
+  }
+
+  buildLogPath(build_id: string): string {
+    return path.join(this.#dir, 'builds', `${build_id}.jsonl`);
+  }
+
+  instanceLogPath(instance_id: string): string {
+    return path.join(this.#dir, 'instances', `${instance_id}.jsonl`);
+  }
+
+  async publicUrl(deployment: { slug: string }): Promise<string> {
+    return `http://${deployment.slug}.default.localhost:7080`;
+  }
+
+  async gc(options: { dry_run: boolean }) {
+    return { dry_run: options.dry_run, removed: [], kept: [], removed_bytes: 0 };
+  }
+
+  async doctor(): ReturnType<Engine['doctor']> {
+    return {
+      ok: true,
+      engine_id: this.id,
+      node: process.version,
+      platform: 'linux-x64',
+      data_dir: this.#dir,
+      database: { kind: 'pglite', ok: true, detail: 'answers' },
+      isolation: { in_use: 'fake', drivers: [] },
+      base: 'test',
+      disk: [],
+      disk_free_bytes: 1,
+    };
+  }
+}
