@@ -1,0 +1,28 @@
+/**
+ * Runs the tests with Node's own runner: `*.test.ts` (no root, no network, nothing installed), and with --system also
+ * `*.system.test.ts`. Further arguments are file name filters: `npm test -- engine`.
+ */
+import { spawn } from 'node:child_process';
+import { globSync } from 'node:fs';
+
+const args = process.argv.slice(2);
+const system = args.includes('--system');
+const filters = args.filter((arg) => !arg.startsWith('--'));
+const all = globSync(['src/**/*.test.ts', 'test/**/*.test.ts', 'scripts/**/*.test.ts']).sort();
+const files = all
+  .filter((file) => !file.includes('fixtures/'))
+  .filter((file) => file.endsWith('.system.test.ts') === system)
+  .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)));
+const left_out = all.filter((file) => file.endsWith('.system.test.ts') !== system).length;
+if (!system && left_out > 0) console.log(`${left_out} system test files are left to \`npm run test:system\``);
+if (files.length === 0) {
+  console.error(`no test file matches ${filters.join(', ')}`);
+  process.exit(1);
+}
+// Two files at a time: several start engines and databases, and small machines have two cores.
+const child = spawn(
+  process.execPath,
+  ['--test', '--test-concurrency=2', '--test-timeout=600000', '--test-reporter=spec', ...files],
+  { stdio: 'inherit' },
+);
+child.on('exit', (code, signal) => process.exit(signal ? 1 : (code ?? 1)));

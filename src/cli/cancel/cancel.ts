@@ -1,0 +1,46 @@
+import type { Command } from 'commander';
+import type { OperationView } from '../../api/contract/operation.ts';
+import { isFinished } from '../../domain/operation.ts';
+import { type Bind, examples } from '../cli.ts';
+import { segment } from '../client.ts';
+import { badInput, EXIT } from '../exit.ts';
+import { findVersionAnywhere } from '../find.ts';
+
+/** The engine ends a build within 5 s. */
+const WAIT_S = 15;
+
+export function define(command: Command, bind: Bind): void {
+  command.argument('<id>', 'version (ver_…) or operation (op_…)');
+  examples(command, [
+    ['kiln cancel ver_01k…', 'stop its publish; production is not touched'],
+    ['kiln cancel op_01k…', 'the same by operation'],
+  ]);
+  command.action(
+    bind(async (cli, id: string) => {
+      if (!/^(ver|op)_/.test(id))
+        throw badInput(`${id} is neither a version nor an operation.`, 'Give an id: ver_… or op_….');
+      const client = await cli.connect();
+      let path = `/operations/${segment(id)}/cancel`;
+      if (id.startsWith('ver_')) {
+        const version = await findVersionAnywhere(client, id);
+        path = `/deployments/${version.deployment_id}/versions/${version.id}/cancel`;
+      }
+      let operation = (await client.post<{ data: OperationView }>(path)).data;
+      if (!isFinished(operation.state))
+        operation = (
+          await client.get<{ data: OperationView }>(`/operations/${operation.id}`, {
+            query: { wait: WAIT_S },
+          })
+        ).data;
+      const cancelled = operation.state === 'cancelled';
+      cli.out.result({ ok: cancelled, operation }, () =>
+        cli.out.line(
+          cancelled
+            ? 'Cancelled. Production is unchanged.'
+            : `The operation is ${operation.state}; too late to cancel.`,
+        ),
+      );
+      return cancelled ? EXIT.ok : EXIT.input;
+    }),
+  );
+}

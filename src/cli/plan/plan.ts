@@ -1,0 +1,41 @@
+import type { Command } from 'commander';
+import { explainPlan, explainRefusal } from '../../build/explain.ts';
+import { diskFiles } from '../../build/files.ts';
+import { makePlan } from '../../build/plan.ts';
+import { type Bind, examples } from '../cli.ts';
+import { EXIT } from '../exit.ts';
+import { readFolder } from '../folder.ts';
+import { addPlanOptions, overridesOf, type PlanOptions } from '../plan-options.ts';
+
+export function define(command: Command, bind: Bind): void {
+  command.argument('[path]', 'folder of the app', '.');
+  addPlanOptions(command);
+  examples(command, [
+    ['kiln plan ./my-app', 'what would happen, and why'],
+    ['kiln plan ./my-app --json', 'the plan as data'],
+    ["kiln plan . --run-command 'node server.js'", 'with a command of yours'],
+  ]);
+  command.action(
+    bind(async (cli, given: string, options: PlanOptions) => {
+      const folder = readFolder(cli.cwd, given);
+      const planned = makePlan(diskFiles(folder), {
+        overrides: overridesOf(options),
+        env: definedOnly(cli.env),
+      });
+      if (planned.ok) {
+        cli.out.result(planned.plan, () => cli.out.line(explainPlan(planned.plan)));
+        return EXIT.ok;
+      }
+      const { refusal } = planned;
+      const exit_code = refusal.code === 'INVALID_CONFIG' ? EXIT.input : EXIT.build;
+      cli.out.result({ ok: false, exit_code, error: refusal }, () => cli.out.note(explainRefusal(refusal)));
+      return exit_code;
+    }),
+  );
+}
+
+function definedOnly(env: Record<string, string | undefined>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env).filter((pair): pair is [string, string] => pair[1] !== undefined),
+  );
+}

@@ -1,0 +1,66 @@
+/** A folder to a live URL through the API: bring its sandbox up to date, publish it, follow the operation to its end. */
+import type { PublishedView } from '../../api/contract/version.ts';
+import type { PlanOverrides } from '../../domain/plan.ts';
+import type { Cli } from '../cli.ts';
+import type { Client } from '../client.ts';
+import type { ExitCode } from '../exit.ts';
+import { followPublished } from '../follow.ts';
+import { Progress } from '../progress.ts';
+import { chooseDeployment } from './choose-deployment.ts';
+import { findSandbox, syncFolder } from './sync-folder.ts';
+
+export interface PublishRequest {
+  /** Null: the deployment of the folder, or one called like it. */
+  name: string | null;
+  overrides: PlanOverrides;
+  env: Record<string, string>;
+  grace_ms: number | null;
+  startup_timeout_ms: number | null;
+  replicas: number | null;
+  promote: boolean;
+  reuse: boolean;
+  include_git: boolean;
+}
+
+/** The snapshot is taken inside the call, and a source may have 2 GiB. */
+const PUBLISH_TIMEOUT_MS = 15 * 60_000;
+
+/** Resolves with the exit code that tells the outcome; rejects when the publish was not even accepted. */
+export async function publishFolder(
+  cli: Cli,
+  client: Client,
+  folder: string,
+  request: PublishRequest,
+): Promise<ExitCode> {
+  const progress = new Progress(cli.out);
+  try {
+    const sandbox = await findSandbox(client, folder);
+    const deployment = await chooseDeployment(client, { name: request.name, folder, sandbox });
+    const local = await syncFolder({ cli, client, sandbox, folder, request, progress });
+    if (request.replicas !== null && request.replicas !== deployment.desired_replicas)
+      await client.post(`/deployments/${deployment.id}/scale`, { body: { replicas: request.replicas } });
+    progress.begin('snapshot');
+    const { data } = await client.post<PublishedView>(`/deployments/${deployment.id}/publish`, {
+      body: bodyOf(request, sandbox.id),
+      timeout_ms: PUBLISH_TIMEOUT_MS,
+    });
+    const secrets_left_out = [...new Set([...local.secrets_left_out, ...data.secrets_left_out])].sort();
+    return await followPublished(cli, client, progress, { ...data, secrets_left_out });
+  } finally {
+    progress.stop();
+  }
+}
+
+function bodyOf(request: PublishRequest, source_sandbox_id: string): Record<string, unknown> {
+  const { overrides, grace_ms, startup_timeout_ms, promote, reuse, include_git, env } = request;
+  return {
+    source_sandbox_id,
+    ...overrides,
+    ...(grace_ms === null ? {} : { grace_ms }),
+    ...(startup_timeout_ms === null ? {} : { startup_timeout_ms }),
+    promote,
+    reuse,
+    include_git,
+    env,
+  };
+}

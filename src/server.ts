@@ -1,0 +1,204 @@
+/** The wiring of one engine process: database, objects, isolation, engine, edge and API, in the order they need each other. */
+import { randomBytes } from 'node:crypto';
+import path from 'node:path';
+import pino from 'pino';
+import { createApi } from './api/app.ts';
+import { ensureKey } from './api/auth.ts';
+import { serveApi } from './api/serve.ts';
+import { type Config, listensOnLoopbackOnly, refuseOpenProcessDriver } from './config.ts';
+import { makeId } from './domain/ids.ts';
+import { type Edge, startEdge } from './edge/edge.ts';
+import type { EdgePort, EngineContext, Log } from './engine/context.ts';
+import { LocalEngine } from './engine/create.ts';
+import { type Folders, keptSecret, lockFolder, makeFolders } from './engine/folders.ts';
+import { chooseDriver } from './isolation/choose.ts';
+import { makeVerifier } from './release/verify.ts';
+import { type Database, openDatabase } from './store/db.ts';
+import { fileObjectStore } from './store/objects/files.ts';
+import { acknowledgeRoutes, readRoutes } from './store/route.ts';
+import { ensureTenant, type NewId } from './store/tenant.ts';
+import { makeVault } from './store/vault.ts';
+
+export interface Server {
+  api_url: string;
+  edge_url: string;
+  /** The key made on first start, also in `<data>/api.key`. */
+  key: string;
+  isolation: string;
+  warnings: string[];
+  /** Resolves once everything has ended. */
+  closed: Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface Hooks {
+  say?: Log;
+  /** The environment that toolchains and registry settings of machines are taken from. */
+  host_env: Record<string, string>;
+}
+
+/** Everything opened so far, closed in the opposite order; each step gets its chance even if an earlier one fails. */
+class Closers {
+  readonly #steps: (() => unknown)[] = [];
+  add(step: () => unknown): void {
+    this.#steps.push(step);
+  }
+  async run(say: Log): Promise<void> {
+    for (const step of this.#steps.splice(0).reverse())
+      try {
+        await step();
+      } catch (error) {
+        say('warn', 'a part did not close cleanly', { error: String(error) });
+      }
+  }
+}
+
+/** Rejects with a KilnError that says what is in the way (folder in use, port taken, driver that does not work). */
+export async function startServer(config: Config, hooks: Hooks): Promise<Server> {
+  const closers = new Closers();
+  const folders = await makeFolders(config.data_dir);
+  const lock = lockFolder(config.data_dir, apiUrl(config));
+  closers.add(() => lock.release());
+  const say = engineLog(config, folders, hooks.say);
+  try {
+    const server = await open(config, hooks, folders, say, closers);
+    lock.announce(server.api_url);
+    const closed = Promise.withResolvers<void>();
+    let closing: Promise<void> | null = null;
+    const close = () => {
+      closing ??= closers.run(say).then(closed.resolve);
+      return closing;
+    };
+    return { ...server, closed: closed.promise, close };
+  } catch (error) {
+    await closers.run(say);
+    throw error;
+  }
+}
+
+async function open(
+  config: Config,
+  hooks: Hooks,
+  folders: Folders,
+  say: Log,
+  closers: Closers,
+): Promise<Omit<Server, 'closed' | 'close'>> {
+  const database = await openDatabase(
+    config.database_url ? { url: config.database_url } : { dir: folders.database },
+  );
+  closers.add(() => database.close());
+  const objects = fileObjectStore(folders.objects);
+  await objects.sweepTemp();
+  const { driver, explain } = await chooseDriver(config.isolation, {
+    data_dir: folders.data,
+    work_dir: folders.machines,
+    host_env: hooks.host_env,
+  });
+  refuseOpenProcessDriver(config, driver.name);
+  const newId: NewId = (prefix) => makeId(prefix, Date.now(), randomBytes(16));
+  let edge: Edge | null = null;
+  const ctx: EngineContext = {
+    id: await keptSecret(folders.data, 'engine.id', () => `eng_${randomBytes(8).toString('hex')}`),
+    database,
+    db: database.db,
+    objects,
+    verifier: makeVerifier(objects),
+    driver,
+    base: await driver.base(),
+    vault: makeVault(Buffer.from(await keptSecret(folders.data, 'vault.key'), 'hex')),
+    newId,
+    folders,
+    tmp_dir: folders.tmp,
+    workDir: (deployment_id) => path.join(folders.work, deployment_id),
+    limits: config.limits,
+    health: config.health,
+    timings: config.timings,
+    bounds: config.bounds,
+    retention: config.retention,
+    urlOf: (slug, workspace) => hostUrl(config, `${slug}.${workspace}`, edge?.port ?? config.edge.port),
+    edge: edgePort(() => edge),
+    now: () => new Date(),
+    say,
+  };
+  const engine = new LocalEngine({ ctx, drivers: explain });
+  await engine.prepare();
+  edge = await openEdge(config, ctx, closers);
+  await engine.start();
+  closers.add(() => engine.stop());
+  const key = await firstKey(database, folders, newId);
+  const app = createApi({
+    engine,
+    database,
+    vault: ctx.vault,
+    newId,
+    now: ctx.now,
+    limits: config.api_limits,
+    idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
+    strict_answers: false,
+    log: say,
+  });
+  const api = await serveApi(app, config.api);
+  closers.add(() => api.close());
+  const warnings = driver.name === 'process' ? [PROCESS_WARNING] : [];
+  if (!listensOnLoopbackOnly(config))
+    warnings.push('The API or the edge listens beyond loopback, without TLS.');
+  say('info', 'ready', { api: api.url, edge: edge.url, isolation: driver.name });
+  return { api_url: api.url, edge_url: edge.url, key, isolation: driver.name, warnings };
+}
+
+const PROCESS_WARNING =
+  'Isolation: process. It isolates nothing: what you publish can read and change whatever you can. Install bubblewrap for real isolation.';
+
+async function openEdge(config: Config, ctx: EngineContext, closers: Closers): Promise<Edge> {
+  const edge = await startEdge({
+    ...config.edge,
+    base_domain: config.base_domain,
+    objects: ctx.objects,
+    log: ctx.say,
+    feed: {
+      read: () => readRoutes(ctx.db),
+      subscribe: (on_change) => ctx.database.listen('kiln_routes', on_change),
+      acknowledge: (generation) => acknowledgeRoutes(ctx.db, ctx.id, generation),
+    },
+  });
+  closers.add(() => edge.close());
+  await edge.refresh();
+  return edge;
+}
+
+/** Until the edge is up there is nobody to wait for. */
+function edgePort(edge: () => Edge | null): EdgePort {
+  return {
+    waitForGeneration: async (generation, timeout_ms) =>
+      (await edge()?.waitForGeneration(generation, timeout_ms)) ?? true,
+    onIdle: async (id, timeout_ms) => (await edge()?.onIdle(id, timeout_ms)) ?? true,
+    closeConnections: (id) => edge()?.closeConnections(id),
+  };
+}
+
+/** The tenant of a single-machine install and its key, made on first start and kept with mode 0600. */
+async function firstKey(database: Database, folders: Folders, newId: NewId): Promise<string> {
+  const tenant = await database.db
+    .transaction()
+    .execute((trx) => ensureTenant(trx, newId, { name: 'Local', slug: 'local' }));
+  return ensureKey(database.db, newId, tenant.id, (make) => keptSecret(folders.data, 'api.key', make));
+}
+
+function engineLog(config: Config, folders: Folders, also: Log | undefined): Log {
+  const file = pino(
+    { level: config.log_level, base: null },
+    pino.destination({ dest: path.join(folders.data, 'logs', 'engine.log'), sync: true, mkdir: true }),
+  );
+  return (level, message, data) => {
+    file[level](data ?? {}, message);
+    also?.(level, message, data);
+  };
+}
+
+function apiUrl(config: Config): string {
+  return `http://${config.api.host.includes(':') ? `[${config.api.host}]` : config.api.host}:${config.api.port}`;
+}
+
+function hostUrl(config: Config, name: string, port: number): string {
+  return `http://${name}.${config.base_domain}${port === 80 ? '' : `:${port}`}`;
+}
