@@ -1,0 +1,21 @@
+import { mkdtemp } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+
+export type Flags = Record<string, string>;
+
+export function flagsFor(data_dir: string, more: Flags = {}): Flags {
+  return {
+    data: data_dir,
+    'api-port': '0',
+    'edge-port': '0',
+    'startup-limit': '15',
+    grace: '0',
+    'log-level': 'warn',
+    ...more,
+  };
+}
+
+export async function tempDir(name: string): Promise<string> {
+  return mkdtemp(path.join(os.tmpdir(), `kiln-${name}-`));
+}
