@@ -104,7 +104,7 @@ describe('the canonical tar', () => {
           assert.deepEqual(await describeTree(theirs), await describeTree(root));
         }
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 
@@ -167,7 +167,7 @@ describe('the canonical tar', () => {
       [`${'long'.repeat(30)}.txt`]: 'long',
     });
     const { sha256 } = await pack(temporary.dir, root);
-    assert.equal(sha256, 'PINNED');
+    assert.equal(sha256, 'c6765cce3230ee905ee5f8cc2430413ff772e1db1369790a1276b03417d4d0d3');
   });
 
   it('sorts by the bytes of the names, also beyond the BMP', async () => {

@@ -61,7 +61,7 @@ const MAX_ENTRIES = 1_000_000;
 /**
  * Packs a tree as a canonical tar: the same content gives the same bytes, whatever the machine, times or owners.
  * @throws ArtifactTooLarge; TreeUnreadable for a path that cannot be read or never settles; KilnError
- * SOURCE_TOO_LARGE over a million entries
+ * SOURCE_TOO_LARGE over a million entries; ENOSPC and the like as the file system says them
  */
 export async function packTree(o: PackOptions): Promise<Packed> {
   const root = realRoot(o.root);

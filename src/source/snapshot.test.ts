@@ -6,8 +6,9 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { faultyObjectStore } from '../store/objects/faulty.ts';
 import { extractTar } from './extract.ts';
+import { packTree } from './pack.ts';
 import { isCode, LIMITS, workshop } from './snapshot.fixtures.ts';
-import { describeTree, plant, scratch } from './tree.fixtures.ts';
+import { describeTree, plant, scratch, type Tree } from './tree.fixtures.ts';
 
 describe('snapshotSource', () => {
   it('stores a canonical tar of what is not left out, and says what was', async () => {
@@ -138,12 +139,44 @@ describe('snapshotSource', () => {
     const failing = faultyObjectStore(store, [{ operation: 'putFile', nth: 1, kind: 'no_space' }]);
     await assert.rejects(snap({ store: failing }), isCode('STORAGE_FAILED', /ENOSPC/));
     assert.deepEqual(await readdir(tmp_dir), []);
+    const in_the_way = join(temporary.dir, 'workspace/a');
+    await assert.rejects(
+      snap({ tmp_dir: in_the_way }),
+      isCode('STORAGE_FAILED', /could not be written \(EEXIST\)/),
+    );
     const stop = new AbortController();
     const given_up = snap({ signal: stop.signal });
     stop.abort(new Error('enough'));
     await assert.rejects(given_up, /enough/);
     assert.deepEqual(await readdir(tmp_dir), []);
     assert.equal((await snap()).unchanged, false);
+  });
+
+  it('is the same when the look at the tree is shared between threads', async () => {
+    await using temporary = await scratch();
+    const tree: Tree = { '.kilnignore': 'odd-*\n' };
+    for (let n = 0; n < 150; n++) {
+      tree[`d${n}/x/y/file`] = String(n);
+      tree[`d${n}/x/node_modules/z`] = 'left out';
+      tree[`d${n}/odd-${n}`] = 'left out';
+    }
+    const { root, snap } = await workshop(temporary.dir, tree);
+    const snapshot = await snap();
+    assert.equal(snapshot.files, 151);
+    assert.equal(snapshot.left_out.length, 100);
+    assert.deepEqual(snapshot.left_out, snapshot.left_out.toSorted());
+    assert.deepEqual((await snap()).left_out, snapshot.left_out);
+    const packed = await packTree({
+      root,
+      prefix: '',
+      exclude: (rel) => /(^|\/)(odd-|node_modules)/.test(rel),
+      out_path: join(temporary.dir, 'out.tar'),
+      compress: 'none',
+      max_bytes: 1e9,
+    });
+    assert.equal(packed.sha256, snapshot.sha256);
+    const just_over = { max_bytes: 1e9, max_files: 600 }; // each thread alone stays below
+    await assert.rejects(snap({ limits: just_over }), isCode('SOURCE_TOO_LARGE', /more than 600 files/));
   });
 
   it('takes many snapshots at once', async () => {

@@ -18,7 +18,7 @@ import { surveySource } from './survey.ts';
 import { BLOCK, END_BYTES, paddedSize } from './tar-format.ts';
 import { writeTarFile } from './tar-pipe.ts';
 import type { TarTask } from './tar-writer.ts';
-import { KIND, ROW, TarTooLarge, TreeUnreadable } from './tree.ts';
+import { errno, KIND, ROW, TarTooLarge, TreeUnreadable } from './tree.ts';
 import { realRoot } from './walk.ts';
 
 export interface SnapshotLimits {
@@ -189,6 +189,13 @@ function explain(error: unknown): unknown {
       `The source is ${megabytes(error.size_bytes)}, the limit is ${megabytes(error.max_bytes)}. Leave out what the ` +
         'build does not need with a .kilnignore file, or raise the limit.',
       { details: { size_bytes: error.size_bytes, max_bytes: error.max_bytes } },
+    );
+  }
+  if (/^E[A-Z0-9]+$/.test(errno(error))) {
+    return new KilnError(
+      'STORAGE_FAILED',
+      `The snapshot could not be written (${errno(error)}). Production is unchanged. Check free disk space and try again.`,
+      { cause: error },
     );
   }
   return error;

@@ -13,7 +13,7 @@ import { makePlan } from '../../build/plan.ts';
 import { readConfig } from '../../config.ts';
 import { slugify } from '../../domain/slug.ts';
 import { type ManifestEntry, packPaths, readManifest } from '../../source/manifest.ts';
-import { runTask } from '../../source/threads.ts';
+import { surveySource } from '../../source/survey.ts';
 import type { Cli } from '../cli.ts';
 import { type Client, segment } from '../client.ts';
 import { badInput, CliError } from '../exit.ts';
@@ -78,11 +78,11 @@ async function readLocal(of: Sync): Promise<{ manifest: ManifestEntry[]; secrets
   };
   const limits = readConfig(cli.env).limits.source;
   const cache_file = await cacheFile(cli, client, sandboxName(folder));
-  const [manifest, walk] = await Promise.all([
+  const [manifest, survey] = await Promise.all([
     readManifest(folder, { ...rules, limits, cache_file }),
-    runTask({ kind: 'walk', root: folder, rules, max_entries: limits.max_files }),
+    surveySource(folder, rules, limits.max_files),
   ]);
-  return { manifest, secrets_left_out: walk.secrets_left_out };
+  return { manifest, secrets_left_out: survey.secrets_left_out };
 }
 
 /** One sandbox per folder and machine. */

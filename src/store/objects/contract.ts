@@ -40,6 +40,7 @@ export function objectStoreContract(name: string, makeStore: () => Promise<Store
 
   describe(`object store contract: ${name}`, () => {
     writing(withStore);
+    moving(withStore);
     reading(withStore);
     listing(withStore);
   });
@@ -94,7 +95,9 @@ function writing(withStore: WithStore): void {
       for (const key of new Set(keys)) assert.equal((await buffer(await store.get(key))).length, 600_000);
     }),
   );
+}
 
+function moving(withStore: WithStore): void {
   it(
     'moves a file in; the file is gone afterwards, also when the object was there',
     withStore(async (store) => {
