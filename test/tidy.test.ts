@@ -19,7 +19,7 @@ const read = (file: string) => readFileSync(path.join(root, file), 'utf8');
 /** Suites that drivers and databases must pass: tests, although they are not named so. */
 const isTest = (file: string) =>
   file.endsWith('.test.ts') ||
-  /^test\/|^src\/(isolation|store)\/(objects\/)?contract[./]|\/fixture\.ts$/.test(file);
+  /^test\/|^src\/(isolation|store)\/(objects\/)?contract[./]|\/[\w.-]*fixtures?\.ts$/.test(file);
 const product = sources.filter((file) => file.startsWith('src/') && !isTest(file));
 
 /** What each room may import, besides itself. `main.ts`, `server.ts` and `config.ts` at the top may import anything. */
