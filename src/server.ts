@@ -6,6 +6,7 @@ import { createApi } from './api/app.ts';
 import { ensureKey } from './api/auth.ts';
 import { serveApi } from './api/serve.ts';
 import { type Config, listensOnLoopbackOnly, refuseOpenProcessDriver } from './config.ts';
+import { KilnError } from './domain/errors.ts';
 import { makeId } from './domain/ids.ts';
 import { type Edge, startEdge } from './edge/edge.ts';
 import type { EdgePort, EngineContext, Log } from './engine/context.ts';
@@ -15,6 +16,7 @@ import { chooseDriver } from './isolation/choose.ts';
 import { makeVerifier } from './release/verify.ts';
 import { type Database, openDatabase } from './store/db.ts';
 import { fileObjectStore } from './store/objects/files.ts';
+import type { ObjectStore } from './store/objects/port.ts';
 import { acknowledgeRoutes, readRoutes } from './store/route.ts';
 import { ensureTenant, type NewId } from './store/tenant.ts';
 import { makeVault } from './store/vault.ts';
@@ -33,6 +35,8 @@ export interface Server {
 
 export interface Hooks {
   say?: Log;
+  /** For tests that make storage fail. */
+  wrapObjects?: (store: ObjectStore) => ObjectStore;
   /** The environment that toolchains and registry settings of machines are taken from. */
   host_env: Record<string, string>;
 }
@@ -87,8 +91,9 @@ async function open(
     config.database_url ? { url: config.database_url } : { dir: folders.database },
   );
   closers.add(() => database.close());
-  const objects = fileObjectStore(folders.objects);
-  await objects.sweepTemp();
+  const files = fileObjectStore(folders.objects);
+  await files.sweepTemp();
+  const objects = hooks.wrapObjects?.(files) ?? files;
   const { driver, explain } = await chooseDriver(config.isolation, {
     data_dir: folders.data,
     work_dir: folders.machines,
@@ -122,7 +127,7 @@ async function open(
   };
   const engine = new LocalEngine({ ctx, drivers: explain });
   await engine.prepare();
-  edge = await openEdge(config, ctx, closers);
+  edge = await listening('edge', config.edge, () => openEdge(config, ctx, closers));
   await engine.start();
   closers.add(() => engine.stop());
   const key = await firstKey(database, folders, newId);
@@ -137,13 +142,38 @@ async function open(
     strict_answers: false,
     log: say,
   });
-  const api = await serveApi(app, config.api);
+  const api = await listening('api', config.api, () => serveApi(app, config.api));
   closers.add(() => api.close());
   const warnings = driver.name === 'process' ? [PROCESS_WARNING] : [];
   if (!listensOnLoopbackOnly(config))
     warnings.push('The API or the edge listens beyond loopback, without TLS.');
   say('info', 'ready', { api: api.url, edge: edge.url, isolation: driver.name });
   return { api_url: api.url, edge_url: edge.url, key, isolation: driver.name, warnings };
+}
+
+/** Words what the system says of a port that cannot be had. */
+async function listening<T>(
+  what: 'api' | 'edge',
+  at: { host: string; port: number },
+  listen: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await listen();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    const where = `${at.host}:${at.port}`;
+    const why: Record<string, string> = {
+      EADDRINUSE: `another program listens on ${where} already`,
+      EACCES: `this user may not listen on ${where}`,
+      EADDRNOTAVAIL: `this machine has no address ${at.host}`,
+    };
+    if (code === undefined || why[code] === undefined) throw error;
+    throw new KilnError(
+      'CONFLICT',
+      `The ${what} cannot start: ${why[code]}. Choose another with --${what}-port or --${what}-host.`,
+      { cause: error },
+    );
+  }
 }
 
 const PROCESS_WARNING =

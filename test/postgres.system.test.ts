@@ -34,7 +34,10 @@ describe('on a Postgres server', { skip }, () => {
       assert.match((await kiln.get(one.deployment)).body, /one/);
       const server = await kiln.publish(await nodeServer('up'), { name: 'server' });
       const build = { build_command: 'sleep 2', run_command: 'node server.js', wait: 0 };
-      const pending = await kiln.publish(await nodeServer('up again'), { deployment_id: server.deployment.id, ...build });
+      const pending = await kiln.publish(await nodeServer('up again'), {
+        deployment_id: server.deployment.id,
+        ...build,
+      });
       while ((await kiln.version(server.deployment.id, pending.version.id)).stage !== 'build')
         await new Promise((resolve) => setTimeout(resolve, 30));
       await kiln.kill();

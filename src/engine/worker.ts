@@ -110,8 +110,17 @@ export class Worker {
     } finally {
       clearInterval(renewal);
       await run?.end();
+      await this.#cleanUp(operation);
       void this.#supervisor.reconcile();
     }
+  }
+
+  /** After the outcome is written, because nobody waits for it; what is missed here is emptied by the next build. */
+  async #cleanUp(operation: Operation): Promise<void> {
+    if (operation.kind !== 'publish') return;
+    await rm(this.#ctx.workDir(operation.deployment_id), { recursive: true, force: true }).catch((error) =>
+      this.#ctx.say('warn', 'a build folder could not be removed', { error: String(error) }),
+    );
   }
 
   async #renew(turn: Turn): Promise<void> {
@@ -163,7 +172,6 @@ export class Worker {
     const operation = run?.operation ?? turn!.operation;
     const lease = turn?.lease ?? { operation_id: operation.id, token: operation.lease_token };
     run?.log.note(`${state}: ${problem.message} ${problem.next_step}`);
-    await rm(this.#ctx.workDir(operation.deployment_id), { recursive: true, force: true });
     await this.#supervisor.retire(operation.version_id, operation.id);
     await this.#ctx.db.transaction().execute(async (trx) => {
       await guard(trx, lease, this.#ctx.timings.lease_ms);

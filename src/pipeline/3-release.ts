@@ -1,5 +1,5 @@
 /** Stage 3: what the build left becomes an immutable artifact, named by its digest, stored once. */
-import { readdir, rm, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
@@ -21,7 +21,6 @@ export async function packRelease(run: Run, built: Built): Promise<Result<Releas
   await run.enter('release', PACKING_MS);
   const { plan } = built;
   const packed = await pack(run, built, built.from.dir);
-  await rm(run.workDir(run.deployment.id), { recursive: true, force: true });
   if (!packed.ok) return packed;
   const artifact = packed.value;
   for (const link of artifact.skipped)
@@ -51,7 +50,6 @@ async function adopt(run: Run, release: Release): Promise<Release> {
     await setBuildState(trx, run.version.build_id, 'succeeded', { log_bytes: run.log.bytes });
     await run.event(trx, 'deployment.build_succeeded', { release_id: release.id, reused: true });
   });
-  await rm(run.workDir(run.deployment.id), { recursive: true, force: true });
   run.version = { ...run.version, release_id: release.id, reused_release: true };
   return release;
 }

@@ -51,10 +51,12 @@ const MAX_ZSTD_WINDOW_LOG = 27;
  * @throws KilnError INVALID_ARCHIVE, SOURCE_TOO_LARGE, STORAGE_FAILED; DigestMismatch (a KilnError STORAGE_FAILED)
  */
 export async function extractTar(o: ExtractOptions): Promise<Extracted> {
-  await mkdir(o.into, { recursive: true });
   const input =
     typeof o.input === 'string' ? createReadStream(o.input, { highWaterMark: PIECE_BYTES }) : o.input;
+  // A stream may break before anybody reads it; the reading below then rejects, but unheard it would end the process.
+  input.on('error', () => {});
   try {
+    await mkdir(o.into, { recursive: true });
     const extracted = await sendToThread(o, decompressed(input));
     if (o.expect_sha256 && extracted.sha256 !== o.expect_sha256) {
       throw new DigestMismatch(o.expect_sha256, extracted.sha256);

@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { readConfig } from '../../src/config.ts';
-import { startServer } from '../../src/server.ts';
+import { type Hooks, startServer } from '../../src/server.ts';
 import { Client } from './client.ts';
 import { testConfig } from './config.ts';
 import { type Flags, flagsFor, tempDir } from './folders.ts';
@@ -15,10 +15,15 @@ export interface Kiln extends Client {
 }
 
 /** In this process; `flags` are those of `kiln up`. The data folder is removed at the end unless it was given. */
-export async function startKiln(flags: Flags = {}, data_dir?: string): Promise<Kiln> {
+export async function startKiln(
+  flags: Flags = {},
+  data_dir?: string,
+  hooks: Pick<Hooks, 'wrapObjects'> = {},
+): Promise<Kiln> {
   const dir = data_dir ?? (await tempDir('data'));
   const server = await startServer(testConfig(readConfig({}, flagsFor(dir, flags))), {
     host_env: process.env as Record<string, string>,
+    ...hooks,
   });
   const client = new Client(server.api_url, server.edge_url, server.key);
   return Object.assign(client, {

@@ -17,7 +17,9 @@ export interface Postgres {
 export function postgresBin(): string | null {
   const root = '/usr/lib/postgresql';
   const versions = existsSync(root) ? readdirSync(root).sort((a, b) => Number(b) - Number(a)) : [];
-  const found = versions.map((version) => path.join(root, version, 'bin')).find((bin) => existsSync(path.join(bin, 'initdb')));
+  const found = versions
+    .map((version) => path.join(root, version, 'bin'))
+    .find((bin) => existsSync(path.join(bin, 'initdb')));
   return found ?? null;
 }
 
@@ -30,7 +32,11 @@ export async function startPostgres(bin: string): Promise<Postgres> {
   const who = as_root ? { uid: id('-u'), gid: id('-g') } : {};
   if (as_root) chownSync(dir, who.uid!, who.gid!);
   const data = path.join(dir, 'data');
-  execFileSync(path.join(bin, 'initdb'), ['-D', data, '-U', 'kiln', '-A', 'trust', '-E', 'UTF8', '--no-sync'], { ...who, cwd: dir, stdio: 'ignore' });
+  execFileSync(
+    path.join(bin, 'initdb'),
+    ['-D', data, '-U', 'kiln', '-A', 'trust', '-E', 'UTF8', '--no-sync'],
+    { ...who, cwd: dir, stdio: 'ignore' },
+  );
   const server = spawn(
     path.join(bin, 'postgres'),
     ['-D', data, '-p', String(port), '-h', '127.0.0.1', '-k', dir, '-c', 'max_connections=200'],
