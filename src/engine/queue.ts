@@ -20,6 +20,9 @@ const SWITCHES_AT_ONCE = 8;
 /** Longer than any operation may take; an expired job would only mean one more look. */
 const JOB_EXPIRES_SECONDS = 6 * 3600;
 
+/** Notifications wake the workers, and the reconciler sends again what nobody took: polling is a third net only. */
+const POLL_SECONDS = 30;
+
 interface Job {
   operation_id: string;
 }
@@ -44,7 +47,7 @@ export function makeQueue(database: Database, of: { concurrency: number; say: Lo
           deleteAfterSeconds: 3600,
         });
       const work = (name: string, localConcurrency: number) =>
-        boss.work<Job>(name, { localConcurrency, pollingIntervalSeconds: 2 }, async ([job]) => {
+        boss.work<Job>(name, { localConcurrency, pollingIntervalSeconds: POLL_SECONDS }, async ([job]) => {
           if (job) await handle(job.data.operation_id);
         });
       await work(LANES.publish, of.concurrency);
