@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { ExitReason, MachineExit } from '../isolation/driver.ts';
+import { buildFailure } from './build-failure.ts';
+
+const limits = {
+  time_ms: 1000,
+  memory_bytes: 1 << 30,
+  processes: 9,
+  disk_bytes: 1,
+  log_bytes: 1,
+  on_log_limit: 'kill' as const,
+};
+const exit = (
+  reason: ExitReason,
+  exit_code: number | null = null,
+  signal: string | null = null,
+): MachineExit => ({
+  reason,
+  exit_code,
+  signal,
+  peak_memory_bytes: 0,
+  peak_processes: 0,
+  duration_ms: 0,
+});
+const code = (of: MachineExit) => buildFailure(of, 'make', limits, ['last line'])?.code ?? null;
+
+test('each end of a command has its own code', () => {
+  assert.equal(code(exit('exited', 0)), null);
+  assert.equal(code(exit('exited', 2)), 'BUILD_FAILED');
+  assert.equal(code(exit('exited', 127)), 'TOOLCHAIN_MISSING');
+  assert.equal(code(exit('exited', null, 'SIGSEGV')), 'BUILD_FAILED');
+  assert.equal(code(exit('timed_out')), 'BUILD_TIMEOUT');
+  assert.equal(code(exit('out_of_memory')), 'BUILD_OUT_OF_MEMORY');
+  assert.equal(code(exit('too_many_processes')), 'BUILD_TOO_MANY_PROCESSES');
+  assert.equal(code(exit('out_of_disk')), 'BUILD_OUT_OF_DISK');
+  assert.equal(code(exit('log_limit')), 'BUILD_LOG_TOO_LARGE');
+});
+
+test('a failure carries what a person needs: command, code, log, next step', () => {
+  const failure = buildFailure(exit('exited', 2), 'x'.repeat(500), limits, ['last line']);
+  assert.equal(failure?.exit_code, 2);
+  assert.deepEqual(failure?.log_tail, ['last line']);
+  assert.ok(failure!.message.length < 200);
+  assert.match(failure!.next_step, /Production is unchanged/);
+});
