@@ -161,9 +161,9 @@ export function diskFiles(root: string): SourceFiles {
   };
 }
 
-/** Files given as text by path, for tests: `memoryFiles({ 'package.json': '{}' })`. */
-export function memoryFiles(contents: Record<string, string>): SourceFiles {
-  const texts = new Map<string, string>();
+/** Files by path, as text or as what gives the text when it is asked for: `memoryFiles({ 'package.json': '{}' })`. */
+export function memoryFiles(contents: Record<string, string | (() => string)>): SourceFiles {
+  const texts = new Map<string, string | (() => string)>();
   const folders = new Map<string, Map<string, SourceEntry>>([['.', new Map()]]);
   for (const [path, text] of Object.entries(contents)) {
     const clean = cleanPath(path);
@@ -179,7 +179,10 @@ export function memoryFiles(contents: Record<string, string>): SourceFiles {
   }
   return {
     list: (dir) => [...(folders.get(cleanPath(dir) ?? '')?.values() ?? [])].sort(byName),
-    read: (path, max_bytes = MAX_READ_BYTES) => texts.get(cleanPath(path) ?? '')?.slice(0, max_bytes) ?? null,
+    read: (path, max_bytes = MAX_READ_BYTES) => {
+      const text = texts.get(cleanPath(path) ?? '');
+      return (typeof text === 'function' ? text() : text)?.slice(0, max_bytes) ?? null;
+    },
     exists: (path) => {
       const clean = cleanPath(path) ?? '';
       return texts.has(clean) || folders.has(clean);

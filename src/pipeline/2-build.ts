@@ -5,7 +5,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { explainPlan } from '../build/explain.ts';
-import { diskFiles } from '../build/files.ts';
+import { diskFiles, memoryFiles, type SourceFiles } from '../build/files.ts';
 import { makePlan } from '../build/plan.ts';
 import { failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
@@ -13,6 +13,7 @@ import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
 import type { MachineExit } from '../isolation/driver.ts';
 import { extractTar } from '../source/extract.ts';
+import { readSmallTree, type SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
 import { reusableRelease } from '../store/release.ts';
 import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
@@ -25,8 +26,14 @@ export interface Built {
   plan: Plan;
   run_settings: RunSettings;
   reuse_key: string;
-  /** The workspace after the build, or the stored release that makes a build unnecessary. */
-  from: { kind: 'workspace'; dir: string } | { kind: 'release'; release: Release };
+  /**
+   * The workspace after the build; or the source itself, in memory, where nothing is built; or the stored release
+   * that makes a build unnecessary.
+   */
+  from:
+    | { kind: 'workspace'; dir: string }
+    | { kind: 'tree'; tree: SmallTree }
+    | { kind: 'release'; release: Release };
 }
 
 /** Beyond the build's own time limit: unpacking the source and winding up. Milliseconds. */
@@ -36,8 +43,9 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
   await run.enter('plan', AROUND_BUILD_MS);
   const secrets = await versionSecrets(run.db, run.version.id);
   const env = openEnv(run.vault, run.version.id, 'build', secrets.build_env_encrypted);
-  const dir = await layOut(run, secrets.source_key);
-  const planned = plan(run, dir, env);
+  const tree = await smallTree(run, secrets.source_key);
+  const dir = tree === null ? await layOut(run, secrets.source_key) : null;
+  const planned = plan(run, tree === null ? diskFiles(dir!) : treeFiles(tree), env);
   if (!planned.ok) return planned;
   const settings = runSettings(run, planned.value);
   const reuse_key = reuseKey({
@@ -66,12 +74,16 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     );
     return ok({ ...built, from: { kind: 'release', release: reusable } });
   }
-  if (planned.value.install.length + planned.value.build.length > 0) {
+  const commands = planned.value.install.length + planned.value.build.length;
+  if (tree !== null && commands === 0 && planned.value.kind === 'static')
+    return ok({ ...built, from: { kind: 'tree', tree } });
+  const workspace = dir ?? (await layOut(run, secrets.source_key));
+  if (commands > 0) {
     await run.enter('build', run.limits.build.time_ms + AROUND_BUILD_MS);
-    const problem = await runCommands(run, planned.value, dir, env);
+    const problem = await runCommands(run, planned.value, workspace, env);
     if (problem) return failed(problem);
   }
-  return ok({ ...built, from: { kind: 'workspace', dir } });
+  return ok({ ...built, from: { kind: 'workspace', dir: workspace } });
 }
 
 async function layOut(run: Run, source_key: string): Promise<string> {
@@ -88,8 +100,24 @@ async function layOut(run: Run, source_key: string): Promise<string> {
   return dir;
 }
 
-function plan(run: Run, dir: string, env: VersionEnv): Result<Plan> {
-  const planned = makePlan(diskFiles(dir), {
+/** Sources up to this size are planned in memory; a site that needs no build is then never laid out on disk. */
+const SMALL_SOURCE_BYTES = 16 * 1024 * 1024;
+
+/** Null for a source that is large or holds links. */
+async function smallTree(run: Run, source_key: string): Promise<SmallTree | null> {
+  if (run.version.source_size_bytes > SMALL_SOURCE_BYTES) return null;
+  return readSmallTree(await run.objects.get(source_key), run.version.source_sha256);
+}
+
+function treeFiles(tree: SmallTree): SourceFiles {
+  const contents: Record<string, () => string> = Object.create(null);
+  for (const [path, file] of tree)
+    if (file !== null) contents[path] = () => file.content.toString('utf8').replace(/^\uFEFF/, '');
+  return memoryFiles(contents);
+}
+
+function plan(run: Run, files: SourceFiles, env: VersionEnv): Result<Plan> {
+  const planned = makePlan(files, {
     overrides: run.version.request.overrides,
     env: env.vars,
     startup_timeout_ms: run.health.startup_timeout_ms,

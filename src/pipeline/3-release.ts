@@ -4,9 +4,10 @@ import path from 'node:path';
 import { failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
-import { type Artifact, packRootfs, packStatic } from '../release/artifact.ts';
+import { type Artifact, packRootfs, packSmallStatic, packStatic } from '../release/artifact.ts';
 import { ArtifactTooLarge } from '../source/pack.ts';
 import { resolveInside } from '../source/paths.ts';
+import type { SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
 import { recordObject } from '../store/object.ts';
 import { insertRelease } from '../store/release.ts';
@@ -20,7 +21,7 @@ export async function packRelease(run: Run, built: Built): Promise<Result<Releas
   if (built.from.kind === 'release') return ok(await adopt(run, built.from.release));
   await run.enter('release', PACKING_MS);
   const { plan } = built;
-  const packed = await pack(run, built, built.from.dir);
+  const packed = await pack(run, built, built.from);
   if (!packed.ok) return packed;
   const artifact = packed.value;
   for (const link of artifact.skipped)
@@ -54,11 +55,12 @@ async function adopt(run: Run, release: Release): Promise<Release> {
   return release;
 }
 
-async function pack(run: Run, built: Built, dir: string): Promise<Result<Artifact>> {
+async function pack(
+  run: Run,
+  built: Built,
+  from: Exclude<Built['from'], { kind: 'release' }>,
+): Promise<Result<Artifact>> {
   const { plan } = built;
-  const output = await resolveInside(dir, plan.output_path);
-  const info = await stat(output).catch(() => null);
-  if (info === null || !info.isDirectory()) return failed(await outputMissing(plan, dir));
   const packing = {
     objects: run.objects,
     tmp_dir: run.tmp_dir,
@@ -66,6 +68,18 @@ async function pack(run: Run, built: Built, dir: string): Promise<Result<Artifac
     max_bytes: run.limits.artifact_bytes,
   };
   try {
+    if (from.kind === 'tree') {
+      const artifact = await packSmallStatic({
+        ...packing,
+        tree: from.tree,
+        root: path.posix.normalize(plan.output_path),
+      });
+      return artifact === null ? failed(outputMissing(plan, topFolders(from.tree))) : ok(artifact);
+    }
+    const { dir } = from;
+    const output = await resolveInside(dir, plan.output_path);
+    const info = await stat(output).catch(() => null);
+    if (info === null || !info.isDirectory()) return failed(outputMissing(plan, await foldersOf(dir)));
     if (plan.kind === 'static') return ok(await packStatic({ ...packing, root: output }));
     const { root, cwd } = layout(plan, dir, output);
     const release = {
@@ -142,9 +156,16 @@ function nothingPacked(plan: Plan) {
   });
 }
 
-async function outputMissing(plan: Plan, dir: string) {
+function topFolders(tree: SmallTree): string[] {
+  return [...tree].filter(([path, file]) => file === null && !path.includes('/')).map(([path]) => path);
+}
+
+async function foldersOf(dir: string): Promise<string[]> {
   const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
-  const folders = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+}
+
+function outputMissing(plan: Plan, folders: string[]) {
   return failure({
     stage: 'release',
     code: 'OUTPUT_MISSING',

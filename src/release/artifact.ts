@@ -11,7 +11,8 @@ import { Readable } from 'node:stream';
 import { KilnError } from '../domain/errors.ts';
 import type { ArtifactKind, ArtifactManifest } from '../domain/release.ts';
 import { extractTar } from '../source/extract.ts';
-import { packTree } from '../source/pack.ts';
+import { type Packed, packTree } from '../source/pack.ts';
+import { packSmallTree, type SmallTree } from '../source/small-tree.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
 
 export interface Artifact {
@@ -46,22 +47,43 @@ interface Packing {
 
 /** Rejects with ArtifactTooLarge (source/pack.ts). */
 export async function packStatic(of: Packing): Promise<Artifact> {
-  const out_path = path.join(of.tmp_dir, `${of.name}.tar`);
-  try {
-    const packed = await packTree({
-      root: of.root,
+  const { root, max_bytes } = of;
+  return storeStatic(of, (out_path) =>
+    packTree({
+      root,
       prefix: '',
       exclude: neverServed,
       dereference_inside: true,
       out_path,
       compress: 'none',
-      max_bytes: of.max_bytes,
-    });
+      max_bytes,
+    }),
+  );
+}
+
+/** The same of a snapshot in memory; `root` is a path in it. Null when there is no such folder. */
+export async function packSmallStatic(of: Packing & { tree: SmallTree }): Promise<Artifact | null> {
+  const { tree, root, max_bytes } = of;
+  return storeStatic(of, (out_path) =>
+    packSmallTree({ tree, root, exclude: neverServed, out_path, max_bytes }),
+  );
+}
+
+async function storeStatic<P extends Packed | null>(
+  of: Packing,
+  pack: (out_path: string) => Promise<P>,
+): Promise<Artifact | Extract<P, null>> {
+  const out_path = path.join(of.tmp_dir, `${of.name}.tar`);
+  try {
+    const packed = await pack(out_path);
+    if (packed === null) return null as Extract<P, null>;
     const object_key = `releases/${packed.sha256}.tar`;
     const index_key = `releases/${packed.sha256}.index.json`;
     const index = Buffer.from(JSON.stringify({ files: packed.index }));
-    const stored = await of.objects.putFile(object_key, out_path);
-    const stored_index = await of.objects.put(index_key, Readable.from([index]));
+    const [stored, stored_index] = await Promise.all([
+      of.objects.putFile(object_key, out_path),
+      of.objects.put(index_key, Readable.from([index])),
+    ]);
     return {
       kind: 'static',
       sha256: packed.sha256,

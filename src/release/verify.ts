@@ -1,8 +1,8 @@
 /** Is an artifact stored and whole? Read in full once; unchanged bytes on disk are not read again. */
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
-import { createZstdDecompress } from 'node:zlib';
 import type { Release } from '../domain/release.ts';
+import { zstdDecoded } from '../source/zstd.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
 
 export type Verdict = 'whole' | 'gone' | 'corrupt';
@@ -45,7 +45,7 @@ async function digest(objects: ObjectStore, key: string): Promise<string | null>
   const hash = createHash('sha256');
   try {
     const stored = await objects.get(key);
-    const body = key.endsWith('.zst') ? stored.compose(createZstdDecompress()) : stored;
+    const body = key.endsWith('.zst') ? zstdDecoded(stored) : stored;
     for await (const chunk of body) hash.update(chunk as Buffer);
     return hash.digest('hex');
   } catch {

@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { createZstdDecompress } from 'node:zlib';
 import { dataKey } from '../../src/isolation/sweep.ts';
+import { zstdDecoded } from '../../src/source/zstd.ts';
 import { type Database, openDatabase } from '../../src/store/db.ts';
 import { fileObjectStore } from '../../src/store/objects/files.ts';
 import type { ObjectStore } from '../../src/store/objects/port.ts';
@@ -66,7 +66,7 @@ async function artifacts({ db }: Database, objects: ObjectStore): Promise<string
     }
     const stored = await objects.get(key);
     const hash = createHash('sha256');
-    for await (const chunk of key.endsWith('.zst') ? stored.compose(createZstdDecompress()) : stored)
+    for await (const chunk of key.endsWith('.zst') ? zstdDecoded(stored) : stored)
       hash.update(chunk as Buffer);
     if (hash.digest('hex') !== sha256) wrong.push(`object ${key} is not what its name says`);
   }
