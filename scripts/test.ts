@@ -19,10 +19,12 @@ if (files.length === 0) {
   console.error(`no test file matches ${filters.join(', ')}`);
   process.exit(1);
 }
-// Two files at a time: several start engines and databases, and small machines have two cores.
+// Two files at a time: several start engines and databases, and small machines have two cores. A test that hangs is
+// ended; the system tests hold a hundred crashes and real builds, each with a limit of its own.
+const timeout_ms = (system ? 60 : 10) * 60_000;
 const child = spawn(
   process.execPath,
-  ['--test', '--test-concurrency=2', '--test-timeout=600000', '--test-reporter=spec', ...files],
+  ['--test', '--test-concurrency=2', `--test-timeout=${timeout_ms}`, '--test-reporter=spec', ...files],
   { stdio: 'inherit' },
 );
 child.on('exit', (code, signal) => process.exit(signal ? 1 : (code ?? 1)));

@@ -12,6 +12,8 @@ export function flagsFor(data_dir: string, more: Flags = {}): Flags {
     'startup-limit': '15',
     grace: '0',
     'log-level': 'warn',
+    // To see how the tests fare where bubblewrap is not installed: KILN_TEST_ISOLATION=process npm test
+    isolation: process.env.KILN_TEST_ISOLATION ?? 'auto',
     ...more,
   };
 }
