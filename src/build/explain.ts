@@ -3,6 +3,9 @@ import type { Evidence, Plan } from '../domain/plan.ts';
 import type { Refusal } from './plan.ts';
 
 const INDENT = '  ';
+/** Where a setting is written. */
+const HOW =
+  'Settings go into kiln.toml in the source, or with the publish (--run-command …): docs/kiln-toml.md.';
 
 function section(title: string, lines: string[]): string[] {
   return lines.length === 0 ? [] : ['', title, ...lines.map((line) => INDENT + line)];
@@ -13,6 +16,20 @@ const place = ({ file, line }: Evidence): string => (line === null ? file : `${f
 /** Control characters of file names and manifests must not reach a terminal. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const plain = (text: string): string => text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, '\uFFFD');
+
+/** 'export …; exec node x' in its two parts: what makes programs findable, and the command a person would type. */
+function split(command: string): { setup: string | null; shown: string } {
+  const parts = /^((?:export [^;]*; )+)?(?:exec )?([\s\S]*)$/.exec(command)!;
+  return { setup: parts[1]?.replace(/; $/, '') ?? null, shown: parts[2]! };
+}
+
+/** Rows for a list of commands; only the first has a title and says where it came from. */
+function commandRows(title: string, commands: string[], from: string): [string, string][] {
+  return commands.map((command, at) => [
+    at === 0 ? title : '',
+    split(command).shown + (at === 0 ? from : ''),
+  ]);
+}
 
 /** The plan in words. No colours, ends without a newline. */
 export function explainPlan(plan: Plan): string {
@@ -28,22 +45,22 @@ export function explainPlan(plan: Plan): string {
   ]
     .filter(Boolean)
     .join(', ');
+  const commands = [...plan.install, ...plan.build, ...(plan.start === null ? [] : [plan.start])];
+  const setups = [...new Set(commands.flatMap((command) => split(command).setup ?? []))];
   const rows: [string, string][] = [
     ['mode', `${plan.mode}: ${plan.mode_reason}`],
     ['kind', `${what}${from('kind')}`],
     ...(plan.root === '.' ? [] : [['folder', `${plan.root}${from('root')}`] as [string, string]]),
-    ...plan.install.map((command, at): [string, string] => [
-      at === 0 ? 'install' : '',
-      command + (at === 0 ? from('install') : ''),
+    ...setups.map((setup, at): [string, string] => [
+      at === 0 ? 'setup' : '',
+      `${setup}   (before the commands below)`,
     ]),
-    ...plan.build.map((command, at): [string, string] => [
-      at === 0 ? 'build' : '',
-      command + (at === 0 ? from('build') : ''),
-    ]),
-    ...(plan.start === null ? [] : [['start', `${plan.start}${from('start')}`] as [string, string]]),
+    ...commandRows('install', plan.install, from('install')),
+    ...commandRows('build', plan.build, from('build')),
+    ...commandRows('start', plan.start === null ? [] : [plan.start], from('start')),
     ...(plan.kind === 'static' || plan.mode === 'dockerfile'
       ? []
-      : [['port', `${plan.port ?? 'whatever PORT says'}${from('port')}`] as [string, string]]),
+      : [['port', `${plan.port ?? 'the one in PORT'}${from('port')}`] as [string, string]]),
     ['output', `${plan.output_path === '.' ? 'the whole folder' : plan.output_path}${from('output_path')}`],
     ...(plan.spa_fallback === null
       ? []
@@ -77,7 +94,7 @@ export function explainPlan(plan: Plan): string {
       plan.also_matched.map(({ rule, lost_because }) => `${rule}: ${lost_because}`),
     ),
     ...section('Watch out', plan.warnings),
-    ...section('To change it', plan.would_change),
+    ...section('To change it', [...plan.would_change, HOW]),
   ];
   return plain(text.join('\n'));
 }

@@ -213,3 +213,11 @@ test('a plan and a refusal can be read', () => {
   assert.match(refused, /Looked for[\s\S]*package\.json[\s\S]*Found[\s\S]*notes\.txt/);
   assert.ok(!refused.includes('\u001b'), 'no control characters');
 });
+
+test('a Python framework that no file declares is said to be missing', () => {
+  const app = 'from flask import Flask\napp = Flask(__name__)\n';
+  const bare = planOf({ 'app.py': app });
+  assert.ok(bare.warnings.some((line) => line.startsWith('Nothing installs flask: no file names it.')));
+  const declared = planOf({ 'app.py': app, 'requirements.txt': 'flask==3.1.2\n' });
+  assert.ok(!declared.warnings.some((line) => line.includes('Nothing installs')));
+});

@@ -3,13 +3,14 @@
  * settings; it runs nothing. Explicit commands outrank a Dockerfile, that outranks what the detectors find, and
  * files are served as they are only when nothing says that they are source.
  */
-import type { BuildMode, Evidence, Plan, PlanOverrides, PlanSource } from '../domain/plan.ts';
-import { type App, openApp } from './detect/app.ts';
+import type { BuildMode, Plan, PlanOverrides, PlanSource } from '../domain/plan.ts';
+import type { App } from './detect/app.ts';
 import { type Detection, detection as emptyDetection } from './detect/detector.ts';
-import { DETECTORS, type Detected, detectApp } from './detect/index.ts';
-import { hasPage, MANIFESTS, packFolder, sourceIn } from './detect/static.ts';
+import { DETECTORS, type Detected } from './detect/index.ts';
+import { hasPage, packFolder, sourceIn } from './detect/static.ts';
 import { type DockerfileFacts, readDockerfile } from './dockerfile.ts';
 import { cleanPath, joinPath, type SourceFiles } from './files.ts';
+import { lookForApp } from './look.ts';
 import { readSettings, type SettingSources, type Settings } from './settings.ts';
 
 export interface Refusal {
@@ -59,8 +60,11 @@ export function makePlan(
   const wrong = contradiction(files, settings);
   if (wrong) return refuse(files, 'INVALID_CONFIG', wrong.message, wrong.next_step);
 
-  const { app, detected } = look(files, settings);
-  const dockerfile = readDockerfile(app, settings.output_path ?? '.');
+  const { app, detected } = lookForApp(files, settings);
+  const commands = settings.run_command ?? settings.build_command;
+  // With commands the Dockerfile only loses, wherever it is; else output_path may name the folder of one.
+  const dockerfile =
+    readDockerfile(app, settings.output_path ?? '.') ?? (commands ? readDockerfile(app, '.') : null);
   const startup_ms = o.startup_timeout_ms ?? DEFAULT_STARTUP_MS;
   const of: Case = {
     files,
@@ -72,7 +76,7 @@ export function makePlan(
     detected,
     dockerfile,
   };
-  if (settings.run_command || settings.build_command) return explicit(of);
+  if (commands) return explicit(of);
   if (dockerfile && settings.kind !== 'static') return fromDockerfile(of, dockerfile);
   return automatic(of);
 }
@@ -95,49 +99,6 @@ function contradiction(
     };
   }
   return null;
-}
-
-/** The app in `root`; when nothing is there and no root is asked for, the only app one folder down. */
-function look(files: SourceFiles, settings: Settings): { app: App; detected: Detected } {
-  const entrypoint = settings.entrypoint ?? null;
-  const app = openApp(files, settings.root ?? '.', entrypoint);
-  const detected = detectApp(app);
-  if (settings.root || detected.detection || detected.stuck.length > 0 || detected.problems.length > 0)
-    return { app, detected };
-  const below = app
-    .list()
-    .filter(
-      ({ name, type }) =>
-        type === 'dir' && !/^(?:\.|node_modules$|vendor$|docs?$|tests?$|examples?$)/.test(name),
-    )
-    .slice(0, 50)
-    .map(({ name }) => openApp(files, name, entrypoint))
-    .filter((one) => MANIFESTS.some((name) => one.exists(name)));
-  const apps = below
-    .map((one) => ({ app: one, detected: detectApp(one) }))
-    .filter((one) => one.detected.detection);
-  if (apps.length === 1) {
-    const only = apps[0]!;
-    const why: Evidence = {
-      file: only.app.root,
-      line: null,
-      found: 'the only folder with an app in it',
-      follows: `the app is ${only.app.root}`,
-    };
-    only.detected.detection!.evidence.unshift(why);
-    return only;
-  }
-  const dirs = apps.map((one) => one.app.root);
-  if (dirs.length > 1) {
-    const next_step = `Say which one to publish, for example root = "${dirs[0]}".`;
-    detected.stuck.push({
-      rule: 'folders',
-      stuck: `Several folders hold an app: ${dirs.join(', ')}.`,
-      next_step,
-      evidence: [],
-    });
-  }
-  return { app, detected };
 }
 
 /** Commands were given: those run; the detector still knows how to install and what the framework needs. */
@@ -309,11 +270,25 @@ function complete(of: Case, mode: BuildMode, mode_reason: string, found: Detecti
     evidence: found.evidence,
     also_matched: [...detected.also_matched, ...losers(of, mode)],
     sources: {},
-    would_change: found.would_change,
+    would_change: [...(mode === 'explicit' ? [withoutCommands(of)] : []), ...found.would_change],
     warnings: [...of.warnings, ...found.warnings, ...problemNotes(of), ...outputNotes(of, found)],
   };
   plan.sources = sourcesOf(of, plan);
   return { ok: true, plan };
+}
+
+/** What leaving the commands out would do. */
+function withoutCommands({ settings, detected, dockerfile }: Case): string {
+  const given = [settings.build_command && 'build_command', settings.run_command && 'run_command'].filter(
+    Boolean,
+  );
+  const found = detected.detection;
+  const then = dockerfile
+    ? 'the Dockerfile decides'
+    : found
+      ? `it is built as ${named(found)}, a ${found.kind === 'static' ? 'static site' : 'server'}`
+      : 'nothing says how to build it';
+  return `Without ${given.join(' and ')}, ${then}.`;
 }
 
 /** Rules that would have decided if a stronger one had not. */

@@ -1,12 +1,12 @@
 /** Deno: tasks and entry files. Deno itself comes from npm, so nothing but Node has to be there. */
 import { stringAt } from '../manifest.ts';
 import { quote } from '../quote.ts';
-import type { App } from './app.ts';
+import { type App, versionFile } from './app.ts';
 import { type Detector, detection } from './detector.ts';
 import { fixedPort, fixedPortNotes } from './port.ts';
 
 const DENO = '2.6.3';
-const SETUP = 'export PATH="$PWD/.kiln/tools/node_modules/.bin:$PATH" DENO_DIR="$PWD/.kiln/deno"';
+const SETUP = 'export PATH="$PWD/.kiln/runtime/node_modules/.bin:$PATH" DENO_DIR="$PWD/.kiln/deno"';
 const ENTRIES = ['main', 'server', 'mod', 'index', 'app'].flatMap((name) =>
   ['ts', 'js', 'tsx'].flatMap((extension) => [`${name}.${extension}`, `src/${name}.${extension}`]),
 );
@@ -53,7 +53,10 @@ export const deno: Detector = {
             ? 'hono'
             : null,
       kind: 'dynamic',
-      install: [`npm install --no-audit --no-fund --no-save --prefix .kiln/tools deno@${DENO}`, ...cache],
+      install: [
+        `npm install --no-audit --no-fund --no-save --prefix .kiln/runtime deno@${denoVersion(app)}`,
+        ...cache,
+      ],
       build,
       start: `${SETUP}; ${task && stringAt(config, 'tasks', 'start') === null ? 'exec deno task serve' : start}`,
       setup: SETUP,
@@ -76,10 +79,22 @@ export const deno: Detector = {
           : []),
         ...fixed.evidence,
       ],
+      would_change: [
+        'A "start" task in deno.json, or run_command, starts something else; entrypoint names another file.',
+      ],
       warnings: fixed.warnings,
     });
   },
 };
+
+/** The pinned version, when it is a full one. */
+function denoVersion(app: App): string {
+  const pin = (versionFile(app, 'deno', '.dvmrc', '.deno-version') ?? app.pinned('deno'))?.version?.replace(
+    /^v/,
+    '',
+  );
+  return pin && /^\d+\.\d+\.\d+$/.test(pin) ? pin : DENO;
+}
 
 function entryOf(app: App, configured: boolean): string | null {
   if (app.entrypoint && app.exists(app.entrypoint)) return app.entrypoint;

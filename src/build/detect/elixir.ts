@@ -50,6 +50,11 @@ function detectProject(app: App) {
         : [{ ...app.evidence('mix.exs', 'depends on phoenix', 'built as a release'), line: phoenix }]),
       ...fixed.evidence,
     ],
+    would_change: [
+      release
+        ? 'run_command starts something else than the release.'
+        : '`releases:` in mix.exs builds a release; run_command starts something else.',
+    ],
     warnings: [
       ...fixed.warnings,
       ...(phoenix === null

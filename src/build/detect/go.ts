@@ -1,7 +1,7 @@
 /** Go: modules and workspaces, one binary built from the right `main` package. */
-import { stringAt } from '../manifest.ts';
+import type { Toolchain } from '../../domain/plan.ts';
 import { quote } from '../quote.ts';
-import type { App } from './app.ts';
+import { type App, versionFile } from './app.ts';
 import { type Detector, detection } from './detector.ts';
 import { fixedPort, fixedPortNotes } from './port.ts';
 
@@ -82,6 +82,7 @@ export const go: Detector = {
       app,
       fixedPort(app, [...new Set([...inside, ...files])], PORT_IN_CODE, READS_PORT),
     );
+    const cgo = app.search(files, /^\s*(?:import\s+)?"C"\s*$/);
     const main = inside.find((file) => app.search([file], MAIN)) ?? chosen.dir;
     const vendored = app.exists('vendor/modules.txt') ? ' -mod=vendor' : '';
     const target = chosen.dir === '.' ? '.' : quote(`./${chosen.dir}`);
@@ -99,14 +100,26 @@ export const go: Detector = {
       start: 'exec ./.kiln/bin/app',
       port: fixed.port,
       // A module cache that is read-only cannot be cleaned up after the build.
-      build_env: { GOFLAGS: '-modcacherw' },
+      build_env: {
+        GOFLAGS: '-modcacherw',
+        GOTOOLCHAIN: goToolchain(app),
+        ...(cgo ? { CGO_ENABLED: '1' } : {}),
+      },
       run_env: framework === 'gin' ? { GIN_MODE: 'release' } : {},
-      toolchains: [goVersion(app, text)],
+      toolchains: [goVersion(app, text), ...(cgo ? [{ name: 'gcc', version: null, source: cgo.file }] : [])],
       evidence: [
         ...evidence,
         app.evidence(main, `package main in ${chosen.dir}`, `built because of ${chosen.why}`, MAIN),
         ...(used && manifest
-          ? [app.evidence(manifest, `depends on ${used}`, `this is a ${framework} server`, used)]
+          ? [app.evidence(manifest, `depends on ${used}`, `the framework is ${framework}`, used)]
+          : []),
+        ...(cgo
+          ? [
+              {
+                ...app.evidence(cgo.file, 'import "C"', 'built with cgo, which needs a C compiler'),
+                line: cgo.line,
+              },
+            ]
           : []),
         ...fixed.evidence,
       ],
@@ -116,9 +129,20 @@ export const go: Detector = {
   },
 };
 
-function goVersion(app: App, text: string) {
-  const named = /^go\s+(\d+\.\d+(?:\.\d+)?)/m.exec(text)?.[1];
-  if (named) return { name: 'go', version: `>=${named}`, source: app.first('go.mod', 'go.work') };
-  const pinned = app.pinned('go');
-  return { name: 'go', version: stringAt({ pinned }, 'pinned', 'version'), source: pinned?.source ?? null };
+/** An exact pin of a version manager, then what go.mod needs at least. */
+function goVersion(app: App, text: string): Toolchain {
+  const pinned = goPin(app);
+  if (pinned) return pinned;
+  const named =
+    /^toolchain\s+go(\d+\.\d+(?:\.\d+)?)/m.exec(text)?.[1] ?? /^go\s+(\d+\.\d+(?:\.\d+)?)/m.exec(text)?.[1];
+  if (!named) return { name: 'go', version: null, source: null };
+  return { name: 'go', version: `>=${named}`, source: app.first('go.mod', 'go.work') };
+}
+
+const goPin = (app: App): Toolchain | null => versionFile(app, 'go', '.go-version') ?? app.pinned('go');
+
+/** Go fetches what go.mod asks for (`auto`), whatever the host's setting; a full pin is fetched exactly. */
+function goToolchain(app: App): string {
+  const version = goPin(app)?.version?.replace(/^go/, '') ?? '';
+  return /^\d+\.\d+\.\d+$/.test(version) ? `go${version}` : 'auto';
 }

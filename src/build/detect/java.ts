@@ -55,10 +55,12 @@ export const java: Detector = {
           `built with ${maven ? 'Maven' : 'Gradle'}${wrapper ? ' in the version of its wrapper' : ''}`,
         ),
         ...(hit
-          ? [{ ...app.evidence(manifest, hit.name, `this is a ${hit.name} app`), line: hit.line }]
+          ? [{ ...app.evidence(manifest, hit.name, `the framework is ${hit.name}`), line: hit.line }]
           : []),
       ],
-      would_change: ['run_command names another jar or class.'],
+      would_change: [
+        'run_command starts another jar or class, for example `java -cp target/classes com.example.Main`.',
+      ],
       warnings: hit
         ? []
         : [

@@ -4,6 +4,7 @@ import { quote } from '../quote.ts';
 import { type App, openApp } from './app.ts';
 import { type Detection, type Detector, detection, type Stuck } from './detector.ts';
 import { type FrameworkPlan, frameworksOf, serverLibrary } from './node/frameworks.ts';
+import { nxProject } from './node/nx.ts';
 import { binPath, type NodePackage, nodePackage, nodeVersion } from './node/package.ts';
 import { callsManager, refusesNpm } from './node/package-manager.ts';
 import {
@@ -31,10 +32,22 @@ export const node: Detector = {
   looks_for: ['package.json', 'server.js'],
   detect: (app) => {
     const pkg = nodePackage(app);
-    if (pkg) return detectPackage(pkg) ?? detectMember(pkg) ?? stuck(pkg);
+    if (pkg) return detectNx(pkg) ?? detectPackage(pkg) ?? detectMember(pkg) ?? stuck(pkg);
     return app.exists('package.json') ? null : detectFile(app);
   },
 };
+
+/** The application of an Nx workspace that keeps one package.json for all. */
+function detectNx(pkg: NodePackage): Detection | Stuck | null {
+  const found = nxProject(pkg.app);
+  if (!found || 'stuck' in found) return found;
+  // The scripts of the root start and build whatever Nx thinks best; the chosen application is meant.
+  const whole = { ...pkg, scripts: new Map<string, string>() };
+  const notes = { evidence: [...pkg.manager.evidence, ...found.evidence], warnings: pkg.manager.warnings };
+  if (found.kind === 'static') return siteDetection(whole, found, notes, []);
+  const start = { command: found.start!, entry: null, node_version: null, evidence: [], warnings: [] };
+  return serverDetection(whole, start, found, notes);
+}
 
 /** One package as an app of its own; null when nothing in it says how to run or serve it. */
 function detectPackage(pkg: NodePackage): Detection | Stuck | null {
@@ -42,11 +55,11 @@ function detectPackage(pkg: NodePackage): Detection | Stuck | null {
   const framework = found && 'framework' in found.result ? found.result : null;
   const start = ownServer(pkg, framework);
   if (found && !framework && !start && 'stuck' in found.result) {
-    return { ...found.result, evidence: [dependency(pkg, found.package, `this is a ${found.rule} app`)] };
+    return { ...found.result, evidence: [dependency(pkg, found.package, `the framework is ${found.rule}`)] };
   }
   const evidence = [
     ...pkg.manager.evidence,
-    ...(found ? [dependency(pkg, found.package, `this is a ${found.rule} app`)] : []),
+    ...(found ? [dependency(pkg, found.package, `the framework is ${found.rule}`)] : []),
     ...(framework?.evidence ?? []),
   ];
   const of = { evidence, warnings: [...pkg.manager.warnings, ...(framework?.warnings ?? [])] };
@@ -158,7 +171,10 @@ function serverDetection(
       ...start.evidence,
       ...fixed.evidence,
     ],
-    would_change: ['A "start" script in package.json, or run_command, starts something else.'],
+    would_change: [
+      'Another "start" script in package.json, or run_command, starts something else.',
+      'kind = "static" with output_path serves the built files without a server.',
+    ].slice(0, !framework && pkg.scripts.has('build') ? 2 : 1),
     warnings: [
       ...notes.warnings,
       ...start.warnings,

@@ -50,6 +50,7 @@ export const php: Detector = {
       },
       toolchains: [...phpTools(composer), ...assets.toolchains],
       evidence: [...phpEvidence(app, composer, required, served), ...assets.evidence],
+      would_change: ['run_command starts another server, for example FrankenPHP or RoadRunner.'],
       warnings: [
         ...(laravel ? ['Laravel needs APP_KEY: set it with `kiln env set`.'] : []),
         ...(folder === '.' && !laravel ? [whole] : []),

@@ -3,6 +3,9 @@ import type { Evidence } from '../../domain/plan.ts';
 import type { App } from './app.ts';
 import { type Detector, detection } from './detector.ts';
 
+/** What to do about a start line of a Procfile. */
+export const ANOTHER_START = 'Another `web:` line in the Procfile, or run_command, starts something else.';
+
 /** The command of the `web:` line. */
 export function webProcess(app: App): { command: string; evidence: Evidence } | null {
   const hit = app.search(['Procfile'], /^web\s*:\s*(\S.{0,999})$/);
@@ -11,7 +14,11 @@ export function webProcess(app: App): { command: string; evidence: Evidence } | 
   return {
     command,
     evidence: {
-      ...app.evidence('Procfile', `web: ${command.slice(0, 120)}`, 'this starts the server'),
+      ...app.evidence(
+        'Procfile',
+        `web: ${command.slice(0, 120)}`,
+        'this starts the server, whatever else would',
+      ),
       line: hit.line,
     },
   };
@@ -23,9 +30,20 @@ export const procfile: Detector = {
   looks_for: ['Procfile'],
   detect: (app) => {
     const web = webProcess(app);
-    return (
-      web &&
-      detection({ ecosystem: 'procfile', kind: 'dynamic', start: web.command, evidence: [web.evidence] })
-    );
+    if (!web && !app.exists('Procfile')) return null;
+    if (!web) {
+      return {
+        stuck: 'Procfile is there, but it has no `web:` line: nothing in it answers requests.',
+        next_step: 'Add a line such as `web: ./serve --port $PORT`, or give run_command.',
+        evidence: [app.evidence('Procfile', 'Procfile', 'no web process')],
+      };
+    }
+    return detection({
+      ecosystem: 'procfile',
+      kind: 'dynamic',
+      start: web.command,
+      evidence: [web.evidence],
+      would_change: [ANOTHER_START],
+    });
   },
 };

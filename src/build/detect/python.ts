@@ -60,7 +60,15 @@ export const python: Detector = {
         'run_command (or a Procfile with a `web:` line) starts something else.',
         'entrypoint names another file with the app in it.',
       ],
-      warnings: [...(packages?.warnings ?? []), ...(found.warnings ?? [])],
+      warnings: [
+        ...(packages?.warnings ?? []),
+        ...(found.warnings ?? []),
+        ...(packages || !found.framework
+          ? []
+          : [
+              `Nothing installs ${found.framework}: no file names it. Add requirements.txt with ${found.framework} in it.`,
+            ]),
+      ],
     });
   },
 };

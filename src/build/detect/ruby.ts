@@ -1,16 +1,16 @@
 /** Ruby: Bundler, Rails, Rack and Sinatra. */
 import { quote } from '../quote.ts';
 import { type App, versionFile } from './app.ts';
-import { type Detector, detection } from './detector.ts';
+import { type Detection, type Detector, detection } from './detector.ts';
 import { browserAssets } from './node/assets.ts';
 
 const gem = (app: App, name: string) => app.line('Gemfile', new RegExp(`^\\s*gem\\s+['"]${name}['"]`));
 
 export const ruby: Detector = {
   name: 'ruby',
-  looks_for: ['Gemfile', 'config.ru'],
+  looks_for: ['Gemfile', 'server.rb'],
   detect: (app) => {
-    if (!app.exists('Gemfile')) return null;
+    if (!app.exists('Gemfile')) return detectScript(app);
     const start = startOf(app);
     const manifest = app.evidence('Gemfile', 'Gemfile', 'this is a Ruby app');
     if (!start) {
@@ -54,12 +54,29 @@ export const ruby: Detector = {
       },
       toolchains: [rubyVersion(app), ...assets.toolchains],
       evidence: [manifest, ...start.evidence, ...assets.evidence],
+      would_change: ['run_command (or a Procfile with a `web:` line) starts something else.'],
       warnings: rails
         ? ['Rails needs SECRET_KEY_BASE or RAILS_MASTER_KEY: set one with `kiln env set`.']
         : [],
     });
   },
 };
+
+/** A Ruby file that listens by itself and needs no gems. */
+function detectScript(app: App): Detection | null {
+  const file = app.first('server.rb', 'app.rb', 'main.rb');
+  const listens = file && app.search([file], /TCPServer|HTTPServer/);
+  if (!listens) return null;
+  const evidence = [{ ...app.evidence(file, `${file} listens`, 'this file is run'), line: listens.line }];
+  const toolchains = [rubyVersion(app)];
+  return detection({
+    ecosystem: 'ruby',
+    kind: 'dynamic',
+    start: `exec ruby ${quote(file)}`,
+    toolchains,
+    evidence,
+  });
+}
 
 function startOf(app: App) {
   const rails = gem(app, 'rails') ?? gem(app, 'railties');

@@ -96,14 +96,14 @@ export const rust: Detector = {
               inner.evidence(
                 'Cargo.toml',
                 `depends on ${framework}`,
-                `this is a ${framework} server`,
+                `the framework is ${framework}`,
                 framework,
               ),
             ]
           : []),
         ...(rocket ? [] : fixed.evidence),
       ],
-      would_change: ['entrypoint names another binary.'],
+      would_change: ['entrypoint = "src/bin/<name>.rs" (or the name alone) builds another binary.'],
       warnings: [
         ...(locked ? [] : ['No Cargo.lock: each build may use newer crates. Commit it.']),
         ...(rocket ? [] : fixed.warnings),

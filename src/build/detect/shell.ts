@@ -16,6 +16,7 @@ export const shell: Detector = {
       kind: 'dynamic',
       build: app.exists('build.sh') ? [`${bash ? 'bash' : 'sh'} build.sh`] : [],
       start: `exec ${bash ? 'bash' : 'sh'} ${quote(file)}`,
+      would_change: ['run_command starts something else; a build.sh beside it would run first.'],
       evidence: [app.evidence(file, file, 'this script is run; it has to listen on PORT')],
     });
   },

@@ -39,7 +39,9 @@ export function packFolder(app: App, dir: string, evidence: Detection['evidence'
     spa_fallback: spa ? 'index.html' : null,
     evidence,
     would_change: [
-      'output_path serves another folder; build_command makes the files first; spa = true sends unknown pages to index.html.',
+      'output_path = "<folder>" serves another folder; build_command makes it first.',
+      ...(spa ? [] : ['spa = true answers unknown pages with index.html (single-page apps).']),
+      'run_command makes it a server.',
     ],
     warnings: app.exists(`${dir}/index.html`)
       ? []

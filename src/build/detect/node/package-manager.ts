@@ -5,7 +5,7 @@
 import type { Evidence } from '../../../domain/plan.ts';
 import { stringAt, stringsAt, tableAt } from '../../manifest.ts';
 import { quote } from '../../quote.ts';
-import type { App } from '../app.ts';
+import { type App, versionFile } from '../app.ts';
 
 export interface PackageManager {
   name: 'npm' | 'pnpm' | 'yarn' | 'berry' | 'bun';
@@ -65,8 +65,8 @@ export function packageManager(top: App): PackageManager {
     case 'yarn':
       return yarn(top, choice);
     case 'bun': {
-      const tools = `npm install --no-audit --no-fund --no-save --prefix .kiln/tools bun@${choice.version ?? BUN}`;
-      const command = '.kiln/tools/node_modules/.bin/bun';
+      const tools = `npm install --no-audit --no-fund --no-save --prefix .kiln/runtime bun@${choice.version ?? BUN}`;
+      const command = '.kiln/runtime/node_modules/.bin/bun';
       const frozen = choice.lockfile ? ' --frozen-lockfile' : '';
       return { ...rest, name: 'bun', command, install: [tools, `${command} install${frozen}`] };
     }
@@ -135,7 +135,19 @@ function choose(top: App): Choice {
       `${others.join(' and ')} ${others.length === 1 ? 'is' : 'are'} ignored: ${family} is used. Remove what is stale.`,
     );
   }
-  return { family, version: named?.[2] ?? null, lockfile, evidence, warnings };
+  return { family, version: named?.[2] ?? pinOf(top, family), lockfile, evidence, warnings };
+}
+
+/** The manager's version where no `packageManager` names it: Volta, asdf, mise, `devEngines`; full versions only. */
+function pinOf(top: App, family: Family): string | null {
+  const manifest = top.json('package.json');
+  const engine = tableAt(manifest, 'devEngines', 'packageManager');
+  const found =
+    stringAt(manifest, 'volta', family) ??
+    (family === 'bun' ? versionFile(top, 'bun', '.bun-version') : null)?.version ??
+    top.pinned(family)?.version ??
+    (engine.name === family ? stringAt(engine, 'version') : null);
+  return found && /^v?\d+\.\d+\.\d+(?:-[\w.]+)?$/.test(found) ? found.replace(/^v/, '') : null;
 }
 
 /** No packages, no workspace and no script that an installation would run: npm would have nothing to do. */

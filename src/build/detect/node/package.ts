@@ -51,7 +51,7 @@ export function binPath(pkg: NodePackage): string {
   const folders = ['node_modules/.bin'];
   if (pkg.to_top !== '.') folders.push(`${pkg.to_top}/node_modules/.bin`);
   if (pkg.manager.name === 'bun')
-    folders.push(`${pkg.to_top === '.' ? '' : `${pkg.to_top}/`}.kiln/tools/node_modules/.bin`);
+    folders.push(`${pkg.to_top === '.' ? '' : `${pkg.to_top}/`}.kiln/runtime/node_modules/.bin`);
   return `export PATH="${folders.map((folder) => `$PWD/${folder}:`).join('')}$PATH"`;
 }
 
