@@ -25,7 +25,14 @@ import {
 import { ackedGeneration, currentGeneration } from '../store/route.ts';
 import { versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
-import { crashFailure, instanceDir, type Running, startMachine, toReplica } from './instance-machine.ts';
+import {
+  crashFailure,
+  followToIpv6,
+  instanceDir,
+  type Running,
+  startMachine,
+  toReplica,
+} from './instance-machine.ts';
 import { adjustReplicas, warmToEnd } from './replicas.ts';
 
 /** Probes that fail in a row before an instance leaves the routes, and before it is restarted. */
@@ -106,6 +113,11 @@ export class Supervisor implements GatingInstances {
     for (const run of all) run.ending = true;
     await Promise.all(all.map((run) => run.machine.stop(this.#ctx.timings.stop_grace_ms)));
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
+    const left = await unstoppedInstances(this.#ctx.db);
+    for (const row of left.filter((of) => of.engine_id === this.#ctx.id && of.role !== 'live')) {
+      await rm(instanceDir(this.#ctx, row.id), { recursive: true, force: true });
+      await this.#setState(row.id, 'stopped', {});
+    }
   }
 
   /** Probes, restarts and retires: brings what runs here to what the rows say. One pass at a time; a nudge adds one. */
@@ -249,11 +261,13 @@ export class Supervisor implements GatingInstances {
     const settings = version.run_settings!;
     const until = Date.now() + settings.startup_timeout_ms;
     while (this.#running.get(run.id) === run && !run.ending && !this.#stopped) {
-      if (isHealthy(await this.#probe(run))) {
+      const answer = await this.#probe(run);
+      if (isHealthy(answer)) {
         run.healthy_since = Date.now();
-        await this.#setState(run.id, 'healthy', { last_health_check_at: new Date() });
+        await this.#setState(run.id, 'healthy', { host: run.host, last_health_check_at: new Date() });
         return;
       }
+      if (answer.error === 'refused') await followToIpv6(run);
       if (Date.now() > until) {
         run.log.note('no 2xx within the start-up limit; restarting');
         await run.machine.stop(1000);

@@ -148,3 +148,27 @@ test('a broken grace period, and a bounded log', () => {
   assert.equal(failure.log_tail.length, 50);
   assert.equal(failure.log_tail.at(-1), 'line 79');
 });
+
+test('a crash whose log names what is missing: the next step names it too', () => {
+  const crashed = (...log_tail: string[]) =>
+    diagnose(seen({ exit: exit({ exit_code: 1 }), log_tail })).next_step;
+  const module = /says that (\S+) cannot be found: add it to the dependencies/;
+  assert.equal(module.exec(crashed("ModuleNotFoundError: No module named 'flask'"))?.[1], 'flask');
+  assert.equal(module.exec(crashed("Error: Cannot find module 'express'"))?.[1], 'express');
+  assert.equal(module.exec(crashed("Cannot find package '@acme/ui' imported from"))?.[1], '@acme/ui');
+  assert.equal(
+    module.exec(crashed("Error: Cannot find module './routes'")),
+    null,
+    'a file of the app itself',
+  );
+  assert.equal(module.exec(crashed("Error: Cannot find module '/workspace/dist/index.js'")), null);
+  const variable = /says that (\S+) is missing: set it with `kiln env set`/;
+  assert.equal(variable.exec(crashed('Error: DATABASE_URL is not set'))?.[1], 'DATABASE_URL');
+  assert.equal(variable.exec(crashed("KeyError: 'SECRET_KEY'"))?.[1], 'SECRET_KEY');
+  assert.equal(
+    variable.exec(crashed('Missing required environment variable: STRIPE_KEY'))?.[1],
+    'STRIPE_KEY',
+  );
+  assert.equal(variable.exec(crashed('TypeError: user_name is not defined')), null);
+  assert.match(crashed('boom'), /most common cause/);
+});

@@ -82,7 +82,32 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
   if (exit.exit_code === 126) {
     return 'Exit code 126 means that the run command names a file that cannot be executed: make it executable or name its interpreter.';
   }
-  return 'Read the last log lines below, fix the error, and publish again. A missing environment variable is the most common cause.';
+  return (
+    namedInLog(seen.log_tail) ??
+    'Read the last log lines below, fix the error, and publish again. A missing environment variable is the most common cause.'
+  );
+}
+
+const MISSING_MODULE =
+  /(?:No module named|Cannot find (?:module|package)) ['"]((?:@[\w.-]+\/)?[A-Za-z][\w.-]*)['"./]/;
+/** `X is not set`, `missing environment variable X`, Python's `KeyError: 'X'`. */
+const MISSING_VARIABLE =
+  /\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b.{0,40}\b(?:not set|not defined|undefined|missing|required|must be set)\b|\b(?:missing|set|requires?)\b.{0,40}\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b|KeyError: '([A-Z][A-Z0-9_]+)'/i;
+
+/** What the app itself says is missing; null when it does not say. */
+function namedInLog(log_tail: readonly string[]): string | null {
+  for (const line of log_tail.slice(-MAX_LOG_LINES)) {
+    const text = line.slice(0, 500);
+    const module = MISSING_MODULE.exec(text)?.[1];
+    if (module !== undefined)
+      return `The log says that ${module} cannot be found: add it to the dependencies that are installed, and publish again.`;
+    const variable = MISSING_VARIABLE.exec(text)
+      ?.slice(1)
+      .find((name) => name !== undefined);
+    if (variable !== undefined && variable === variable.toUpperCase())
+      return `The log says that ${variable} is missing: set it with \`kiln env set\`, and publish again.`;
+  }
+  return null;
 }
 
 function explainProbe(seen: Observation): Told {

@@ -170,3 +170,18 @@ test('aborting rejects with the reason, while starting and in the grace period',
   );
   await assert.rejects(run, /stop it/);
 });
+
+test('an app that refuses at one address is followed to the one it listens on', async (t) => {
+  const { port } = await app(t, 200);
+  let asked = 0;
+  const moving = replica(port, {
+    host: '127.0.0.2',
+    refused: async () => {
+      asked++;
+      moving.host = '127.0.0.1';
+    },
+  });
+  const result = await gate(options([moving]));
+  assert.equal(result.ok, true);
+  assert.equal(asked, 1);
+});

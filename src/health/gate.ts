@@ -14,8 +14,11 @@ import { isHealthy, probe } from './probe.ts';
 /** What the gate needs to know of a started instance. */
 export interface GateReplica {
   id: string;
+  /** Read anew for each probe. */
   host: string;
   port: number;
+  /** Called when nobody listened at host and port: a chance to find the app on another address of this machine. */
+  refused?(): Promise<void>;
   exited: Promise<MachineExit>;
   listening(): Promise<ListeningPort[]>;
   log_tail(): string[];
@@ -150,6 +153,7 @@ class Gate {
         signal,
       });
       this.#remember(replica, answer);
+      if (answer.error === 'refused') await replica.refused?.().catch(() => undefined);
       if (!isHealthy(answer)) unhealthy.push(replica);
       if (last === null || !isHealthy(answer)) last = answer;
     });

@@ -3,7 +3,14 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { forKind, npmConfig, pipConfig, readRegistrySettings, withoutCredentials } from './registry.ts';
+import {
+  forKind,
+  npmConfig,
+  npmNodedir,
+  pipConfig,
+  readRegistrySettings,
+  withoutCredentials,
+} from './registry.ts';
 
 describe('registry settings', () => {
   it('cuts credentials out of every URL', () => {
@@ -27,6 +34,13 @@ describe('registry settings', () => {
     assert.equal(npmConfig(lines, false), kept);
     assert.match(npmConfig(lines, true), /u:p@npm.example\/\n(.*\n)*.*_authToken=secret/);
     assert.doesNotMatch(npmConfig(lines, true), /script-shell|email/);
+  });
+
+  it('hands the headers of Node to node-gyp in a way that npm does not warn about', () => {
+    const lines = ['nodedir=/usr', 'nodedir = /opt/node 24 ', 'nodedir=relative'];
+    assert.equal(npmNodedir(lines), '/opt/node 24');
+    assert.equal(npmNodedir(['x=nodedir=/usr']), null);
+    assert.equal(npmConfig(lines, true), '');
   });
 
   it('merges pip configuration, with values over several lines', () => {

@@ -35,9 +35,14 @@ const REGISTRIES = [
   ...['HEX_MIRROR', 'HEX_CACERTS_PATH'],
   ...['http_proxy', 'https_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY', 'ALL_PROXY'],
 ];
+/** Settings besides certificates that name files or folders. */
+const PATHS = [
+  ...['npm_config_cafile', 'npm_package_config_node_gyp_nodedir', 'HEX_CACERTS_PATH'],
+  ...['PIP_FIND_LINKS', 'UV_FIND_LINKS'],
+];
 const GO_SETTINGS = ['GOPROXY', 'GOSUMDB', 'GOFLAGS', 'GONOPROXY', 'GONOSUMDB', 'GOPRIVATE', 'GOTOOLCHAIN'];
 const NPM_KEYS =
-  /^(@[\w.-]+:registry|registry|cafile|ca|strict-ssl|proxy|https-proxy|noproxy|nodedir|fetch-[a-z-]+)$/;
+  /^(@[\w.-]+:registry|registry|cafile|ca|strict-ssl|proxy|https-proxy|noproxy|fetch-[a-z-]+)$/;
 const NPM_CREDENTIALS = /^\/\/[^\s]+:(_authToken|_auth|username|_password|certfile|keyfile)$/;
 const PIP_KEYS = /^(index-url|extra-index-url|find-links|no-index|trusted-host|cert|proxy|timeout|retries)$/;
 
@@ -54,6 +59,9 @@ export async function readRegistrySettings(o: DriverOptions): Promise<RegistrySe
 
   const home = o.host_env.HOME ?? homedir();
   const npm = await readLines(['/etc/npmrc', '/usr/etc/npmrc', join(home, '.npmrc')]);
+  const headers = npmNodedir(npm);
+  // In an .npmrc npm would warn about it in every build log; node-gyp reads this name as well.
+  if (headers !== null) env.npm_package_config_node_gyp_nodedir ??= headers;
   const pip = await readLines([
     '/etc/pip.conf',
     join(home, '.pip/pip.conf'),
@@ -91,6 +99,12 @@ export function npmConfig(lines: readonly string[], keep_credentials: boolean): 
     else if (keep_credentials && NPM_CREDENTIALS.test(key)) kept.push(line);
   }
   return [...new Set(kept)].map((line) => `${line}\n`).join('');
+}
+
+/** Where npm config files say that the headers of Node are, for packages with native code; the last one wins. */
+export function npmNodedir(lines: readonly string[]): string | null {
+  const found = lines.map((line) => /^\s*nodedir\s*=\s*(\/.*?)\s*$/.exec(line)?.[1]);
+  return found.findLast((dir) => dir !== undefined) ?? null;
 }
 
 /** The registry settings of pip config files, as one `[global]` section; later files win. */
@@ -138,13 +152,13 @@ async function goSettings(host_env: DriverOptions['host_env']): Promise<Record<s
 
 /** Absolute paths among certificate and find-links settings. */
 function namedPaths(env: Record<string, string>, files: readonly HomeFile[]): string[] {
-  const words = [...CERTIFICATES, 'npm_config_cafile', 'HEX_CACERTS_PATH', 'PIP_FIND_LINKS', 'UV_FIND_LINKS']
+  const words = [...CERTIFICATES, ...PATHS]
     .flatMap((name) => (env[name] ?? '').split(/[\s,]+/))
     .concat(
       files.flatMap((file) =>
         file.text
           .split('\n')
-          .filter((line) => /^(cafile|cert|find-links|nodedir| )/.test(line))
+          .filter((line) => /^(cafile|cert|find-links| )/.test(line))
           .flatMap((line) => line.split(/[\s=]+/)),
       ),
     )

@@ -49,8 +49,8 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
   }
   await run.record(async (trx) => {
     await recordHealthPassed(trx, run.version.id);
-    for (const { id } of replicas)
-      await setInstanceState(trx, id, 'healthy', { last_health_check_at: new Date() });
+    for (const { id, host } of replicas)
+      await setInstanceState(trx, id, 'healthy', { host, last_health_check_at: new Date() });
   });
   run.log.note('health: passed');
   return ok({ release, has_instances: true });

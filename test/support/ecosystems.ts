@@ -1,6 +1,6 @@
 /** Apps as their ecosystems make them, and what of those ecosystems can be had on this machine. */
 import { execFile } from 'node:child_process';
-import { cp, rm } from 'node:fs/promises';
+import { cp, rename, rm } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -74,5 +74,8 @@ export async function generated(package_name: string, ...args: string[]): Promis
   });
   done.child.stdin?.end();
   await done;
-  return path.join(dir, 'app');
+  const app = `${dir}-app`;
+  await rename(path.join(dir, 'app'), app);
+  await rm(dir, { recursive: true, force: true });
+  return app;
 }
