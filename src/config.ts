@@ -24,6 +24,7 @@ export interface Config {
   bounds: EngineLimits;
   retention: Retention;
   api_limits: ApiLimits;
+  allow_private_webhooks: boolean;
   log_level: 'info' | 'warn' | 'error' | 'silent';
 }
 
@@ -71,6 +72,9 @@ export const OPTIONS = {
   'instance-memory': { about: 'MiB of one instance (default 1024)' },
   'retention-days': { about: 'days that replaced versions can be rolled back to (default 30)' },
   'keep-versions': { about: 'newest versions of a deployment that are always kept (default 10)' },
+  'allow-private-webhooks': {
+    about: 'yes or no: may webhooks reach private and loopback addresses, and plain http (default no)',
+  },
   'log-level': { about: 'info, warn, error or silent (default info)' },
 } as const;
 
@@ -128,6 +132,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       queued_publishes: QUEUED_PUBLISHES,
       idempotency_retention_ms: 24 * 3600 * SECOND,
     },
+    allow_private_webhooks: said.choice('allow-private-webhooks', 'no', ['yes', 'no'] as const) === 'yes',
     log_level: said.choice('log-level', 'info', ['info', 'warn', 'error', 'silent'] as const),
   };
   refuseOpenProcessDriver(config);

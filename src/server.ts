@@ -2,8 +2,9 @@
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
 import pino from 'pino';
-import { createApi } from './api/app.ts';
+import { type ApiDeps, createApi } from './api/app.ts';
 import { ensureKey } from './api/auth.ts';
+import { dnsResolver } from './api/dns.ts';
 import { serveApi } from './api/serve.ts';
 import { type Config, listensOnLoopbackOnly, refuseOpenProcessDriver } from './config.ts';
 import { KilnError } from './domain/errors.ts';
@@ -120,6 +121,7 @@ async function open(
     timings: config.timings,
     bounds: config.bounds,
     retention: config.retention,
+    allow_private_webhooks: config.allow_private_webhooks,
     urlOf: (slug, workspace) => hostUrl(config, `${slug}.${workspace}`, edge?.port ?? config.edge.port),
     edge: edgePort(() => edge),
     now: () => new Date(),
@@ -131,17 +133,7 @@ async function open(
   await engine.start();
   closers.add(() => engine.stop());
   const key = await firstKey(database, folders, newId);
-  const app = createApi({
-    engine,
-    database,
-    vault: ctx.vault,
-    newId,
-    now: ctx.now,
-    limits: config.api_limits,
-    idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
-    strict_answers: false,
-    log: say,
-  });
+  const app = createApi(apiDeps(config, ctx, engine));
   const api = await listening('api', config.api, () => serveApi(app, config.api));
   closers.add(() => api.close());
   const warnings = driver.name === 'process' ? [PROCESS_WARNING] : [];
@@ -174,6 +166,24 @@ async function listening<T>(
       { cause: error },
     );
   }
+}
+
+function apiDeps(config: Config, ctx: EngineContext, engine: LocalEngine): ApiDeps {
+  const { database, vault, newId, now, say } = ctx;
+  return {
+    engine,
+    database,
+    vault,
+    newId,
+    now,
+    limits: config.api_limits,
+    base_domain: config.base_domain,
+    resolver: dnsResolver(),
+    allow_private_webhooks: config.allow_private_webhooks,
+    idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
+    strict_answers: false,
+    log: say,
+  };
 }
 
 const PROCESS_WARNING =

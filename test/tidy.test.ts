@@ -34,7 +34,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   edge: ['domain', 'release', 'health', 'store/route.ts', 'store/objects'],
   pipeline: ['domain', 'source', 'build', 'isolation', 'release', 'health', 'store'],
   engine: ['domain', 'source', 'isolation', 'release', 'health', 'store', 'pipeline'],
-  api: ['domain', 'engine', 'store', 'source'],
+  mcp: ['domain', 'api/contract'],
+  api: ['domain', 'engine', 'store', 'source', 'mcp'],
   cli: [
     'domain',
     'api/contract',
@@ -44,6 +45,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'engine/folders.ts',
     'engine/engine.ts',
     'server.ts',
+    'mcp',
   ],
 };
 

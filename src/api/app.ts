@@ -1,4 +1,5 @@
 /** The API as one Hono app: request ids, the endpoints, the documents, and one way for every error. */
+import type { IncomingMessage } from 'node:http';
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import { KilnError } from '../domain/errors.ts';
@@ -9,6 +10,7 @@ import { paramNames } from './contract/route.ts';
 import { docsPage } from './docs-page.ts';
 import { respondError } from './errors.ts';
 import { makeEventHub } from './event-hub.ts';
+import { mountMcp } from './mcp.ts';
 import { type Server, serveRoute } from './mount.ts';
 import { API_BASE, openApiDocument } from './openapi.ts';
 import { ENDPOINTS } from './routes.ts';
@@ -41,6 +43,7 @@ export function createApi(deps: ApiDeps): OpenAPIHono {
   app.notFound((c) => respondError(noSuchRoute(c), idOf(c), c.req.raw, deps.log));
 
   mountPublic(app, deps);
+  mountMcp(app, server.authenticator);
   for (const mounted of ENDPOINTS) mountOne(app, server, mounted, idOf);
   return app;
 }
@@ -50,8 +53,15 @@ function mountOne(app: OpenAPIHono, server: Server, mounted: Mounted, idOf: (c: 
   const names = paramNames(route.path);
   app.on(route.method.toUpperCase(), API_BASE + honoPath(route.path), (c) => {
     const params = Object.fromEntries(names.map((name) => [name, c.req.param(name) ?? '']));
-    return serveRoute(server, mounted, c.req.raw, idOf(c), params);
+    const remote_address = addressOf(c);
+    return serveRoute(server, mounted, { request: c.req.raw, request_id: idOf(c), params, remote_address });
   });
+}
+
+/** Null for calls that come from inside the process. */
+function addressOf(c: Context): string | null {
+  const incoming = (c.env as { incoming?: IncomingMessage } | undefined)?.incoming;
+  return incoming?.socket?.remoteAddress ?? null;
 }
 
 /** What needs no key. */

@@ -110,8 +110,14 @@ function take(buckets: Map<string, Bucket>, key: ApiKey, now_ms: number): void {
 /** A scope includes weaker ones: writing includes reading, and all of the deployment includes publishing it. */
 const INCLUDED_IN: Partial<Record<Scope, readonly Scope[]>> = {
   'sandboxes:read': ['sandboxes:write'],
-  'deployments:read': ['deployments:write', 'deployments:publish', 'deployments:promote'],
+  'deployments:read': [
+    'deployments:write',
+    'deployments:publish',
+    'deployments:promote',
+    'deployments:propose',
+  ],
   'deployments:publish': ['deployments:write'],
+  'deployments:propose': ['deployments:promote', 'deployments:write'],
   'deployments:promote': ['deployments:write'],
 };
 

@@ -6,6 +6,7 @@ import type { KeyScope } from '../store/idempotency.ts';
 import type { NewId } from '../store/tenant.ts';
 import type { Vault } from '../store/vault.ts';
 import type { Route } from './contract/route.ts';
+import type { Resolver } from './dns.ts';
 import type { EventHub } from './event-hub.ts';
 
 export interface ApiDeps {
@@ -27,6 +28,9 @@ export interface ApiDeps {
   };
   log: (level: 'info' | 'warn' | 'error', message: string, data?: Record<string, unknown>) => void;
   idempotency_retention_ms: number;
+  base_domain: string;
+  resolver: Resolver;
+  allow_private_webhooks: boolean;
   /** Check every answer against its schema and answer 500 when it does not fit. */
   strict_answers: boolean;
 }
@@ -52,6 +56,8 @@ export interface Call<P, Q, B> {
   caller: Caller;
   request: Request;
   request_id: string;
+  /** Where the connection comes from; null when there is none (a call inside the process). */
+  remote_address: string | null;
   /** Aborted when the caller hangs up. */
   signal: AbortSignal;
   idempotency: Idempotency | null;

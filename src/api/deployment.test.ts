@@ -113,10 +113,10 @@ describe('deployments', () => {
       3,
     );
     assert.equal((await api.ask('POST', `/deployments/${id}/scale`, { body: {} })).status, 422);
-    assert.equal(
-      (await api.ask('POST', `/deployments/${id}/scale`, { body: { instances: 0 } })).body.code,
-      'UNSUPPORTED',
-    );
+    const stopped = (await api.ask('POST', `/deployments/${id}/scale`, { body: { instances: 0 } })).body.data;
+    assert.deepEqual([stopped.state, stopped.desired_replicas], ['stopped', 0]);
+    const again = (await api.ask('POST', `/deployments/${id}/scale`, { body: { instances: 3 } })).body.data;
+    assert.deepEqual([again.state, again.desired_replicas], ['pending', 3]);
     const resized = await api.ask('POST', `/deployments/${id}/resize`, { body: { size: 'large' } });
     assert.equal(resized.body.data.settings.memory_bytes, 16_384 * 1024 * 1024);
     assert.equal(

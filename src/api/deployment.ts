@@ -7,7 +7,9 @@ import type { Trx } from '../store/db.ts';
 import {
   countDeployments,
   type DeploymentChange,
+  type DeploymentFacts,
   deploymentByName,
+  deploymentFacts,
   insertDeployment,
   listDeployments,
   slugTaken,
@@ -16,8 +18,8 @@ import {
 import { setEnvVar } from '../store/env-var.ts';
 import { appendEvent } from '../store/event.ts';
 import { recordSubject } from '../store/idempotency.ts';
-import { listInstances } from '../store/instance.ts';
-import { freeSlug } from '../store/tenant.ts';
+import { listInstances, runtimeSeconds } from '../store/instance.ts';
+import { freeSlug, lockNames } from '../store/tenant.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/deployment.ts';
 import { SIZE_NAMES, SIZES, type SizeName } from './contract/size.ts';
@@ -25,7 +27,6 @@ import { checkEnv } from './env-input.ts';
 import { invalidFields } from './errors.ts';
 import { findDeployment, inProject, iso, notFound, pageOf } from './find.ts';
 import { labelsOf, ownerFor } from './owner.ts';
-import { type DeploymentFacts, deploymentFacts, lockNames, runtimeSeconds } from './queries.ts';
 import { workspacePath } from './workspace-path.ts';
 
 const MIB = 1024 * 1024;
@@ -70,13 +71,13 @@ function view(d: Deployment, facts: DeploymentFacts | undefined, url: string): c
     running_artifact_sha256: facts?.running_artifact_sha256 ?? null,
     source_type: d.source_type,
     auto_deploy: d.auto_deploy,
-    custom_domain_id: null,
+    custom_domain_id: facts?.custom_domain_id ?? null,
     linked_database_id: null,
     deployment_product: 'miosa_deploy',
     docker_deploy_host_id: null,
     docker_deploy_app: null,
     settings: d.settings,
-    desired_replicas: d.desired_replicas,
+    desired_replicas: d.state === 'stopped' ? 0 : d.desired_replicas,
     size: d.size,
     metadata: d.metadata,
     external_workspace_id: d.external_workspace_id,

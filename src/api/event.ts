@@ -1,6 +1,6 @@
 /** The tenant's events as a stream that resumes without a gap. */
 import type { Event } from '../domain/event.ts';
-import { deploymentById } from '../store/deployment.ts';
+import { eventPattern } from '../domain/webhook.ts';
 import { eventSeq, eventsAfter, lastEventSeq } from '../store/event.ts';
 import { type AnyCall, handle, type Mounted } from './call.ts';
 import { streamEvents } from './contract/event.ts';
@@ -19,15 +19,11 @@ interface Wanted {
 
 /** `deployment.*,sandbox.created` as one expression; null for everything. */
 function globs(text: string | undefined): RegExp | null {
-  const parts = (text ?? '')
-    .split(',')
-    .map((part) => part.trim())
-    .filter(Boolean);
-  if (parts.length === 0) return null;
-  if (parts.some((part) => !/^[\w.*-]{1,100}$/.test(part)))
+  const parts = (text ?? '').split(',').map((part) => part.trim());
+  const pattern = eventPattern(parts.filter(Boolean));
+  if (pattern === undefined)
     throw invalidFields({ types: ['must be event types or globs like deployment.*, separated by commas'] });
-  const expressions = parts.map((part) => part.replace(/[.-]/g, '\\$&').replace(/\*+/g, '.*'));
-  return new RegExp(`^(?:${expressions.join('|')})$`);
+  return pattern;
 }
 
 /** Where to go on; an id that is not kept any more means from the oldest event that is. */
@@ -37,21 +33,6 @@ async function startAt(call: AnyCall, last_id: string | null, from_start: boolea
   return from_start ? 0 : lastEventSeq(db, call.caller.tenant_id);
 }
 
-/** A key of one project sees that project's deployments and sandboxes only. */
-function makeFilter(call: AnyCall): (event: Event) => Promise<boolean> {
-  const { project_id } = call.caller;
-  const projects = new Map<string, string | null>();
-  return async (event) => {
-    if (project_id === null) return true;
-    if (event.deployment_id === null) return event.data.project_id === project_id;
-    const known = projects.get(event.deployment_id);
-    if (known !== undefined) return known === project_id;
-    const found = (await deploymentById(call.deps.database.db, event.deployment_id))?.project_id ?? null;
-    projects.set(event.deployment_id, found);
-    return found === project_id;
-  };
-}
-
 async function follow(
   call: AnyCall,
   wanted: Wanted,
@@ -59,8 +40,8 @@ async function follow(
   send: Send,
   signal: AbortSignal,
 ): Promise<void> {
-  const mayShow = makeFilter(call);
-  const { tenant_id } = call.caller;
+  // A key of one project sees that project's deployments and sandboxes only.
+  const { tenant_id, project_id } = call.caller;
   const { types, ...filter } = wanted;
   let after_seq = after;
   while (!signal.aborted) {
@@ -68,11 +49,12 @@ async function follow(
       tenant_id,
       after_seq,
       ...filter,
+      ...(project_id === null ? {} : { project_id }),
       limit: BATCH,
     });
     for (const event of events) {
       after_seq = event.seq;
-      if ((types && !types.test(event.type)) || !(await mayShow(event))) continue;
+      if (types && !types.test(event.type)) continue;
       await send({ id: event.id, event: event.type, data: envelope(event) });
     }
     if (events.length < BATCH) await call.events.next(tenant_id, SCAN_MS, signal);

@@ -33,9 +33,10 @@ export async function findSandbox(call: AnyCall, id: string): Promise<Sandbox> {
   return row;
 }
 
-export async function findVersion(call: AnyCall, deployment_id: string, id: string): Promise<Version> {
+export async function findVersion(call: AnyCall, deployment_id: string | null, id: string): Promise<Version> {
   const row = await getVersion(call.deps.database.db, call.caller.tenant_id, id);
-  if (!row || row.deployment_id !== deployment_id) throw notFound('version', id);
+  if (!row || !inProject(call, row) || (deployment_id !== null && row.deployment_id !== deployment_id))
+    throw notFound('version', id);
   return row;
 }
 

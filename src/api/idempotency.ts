@@ -12,6 +12,7 @@ import {
   beginIdempotent,
   extendIdempotent,
   finishIdempotent,
+  forgetIdempotent,
   type KeyScope,
   readIdempotent,
 } from '../store/idempotency.ts';
@@ -46,7 +47,7 @@ export interface Attempt {
 /** Errors: IDEMPOTENCY_KEY_REUSED, UNAVAILABLE (the caller hung up while waiting), and those of `execute`. */
 export async function once(attempt: Attempt): Promise<Replayable & { replayed: boolean }> {
   const { db, scope } = attempt;
-  await forget(db, scope, new Date(Date.now() - attempt.retention_ms));
+  await forgetIdempotent(db, scope, new Date(Date.now() - attempt.retention_ms));
   for (;;) {
     const begun = await beginIdempotent(db, scope, attempt.body_sha256, attempt.owner, LOCK_MS);
     if (begun.kind === 'execute') return { ...(await run(attempt, begun.previous_subject)), replayed: false };
@@ -59,7 +60,8 @@ export async function once(attempt: Attempt): Promise<Replayable & { replayed: b
       const { status, answer, subject } = begun.stored;
       if (await attempt.stillTrue(subject))
         return { status, text: attempt.vault.open(answer, contextOf(scope)), replayed: true };
-      await forget(db, scope, null);
+      // Of several callers that find it overtaken one executes, and the others wait for that one.
+      await forgetIdempotent(db, scope, null);
       continue;
     }
     await wait(attempt);
@@ -99,22 +101,6 @@ async function wait(attempt: Attempt): Promise<void> {
     // Now and then: the owner may have died, then its lock runs out and `begin` takes it over.
     if (looks > 0 && looks % 10 === 0) return;
   }
-}
-
-/**
- * Removes the stored answer: one that was overtaken, or (`before`) that is too old. Of several callers that find it
- * overtaken one executes, and the others wait for that one.
- */
-async function forget(db: Db, scope: KeyScope, before: Date | null): Promise<void> {
-  let query = db
-    .deleteFrom('idempotency_keys')
-    .where('tenant_id', '=', scope.tenant_id)
-    .where('method', '=', scope.method)
-    .where('path', '=', scope.path)
-    .where('key', '=', scope.key)
-    .where('status', 'is not', null);
-  if (before) query = query.where('created_at', '<', before);
-  await query.execute();
 }
 
 function contextOf(scope: KeyScope): string {

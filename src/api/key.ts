@@ -1,13 +1,14 @@
 /** API keys: made (and shown) once, listed, revoked. */
+
 import { KilnError } from '../domain/errors.ts';
 import type { ApiKey, Scope } from '../domain/tenant.ts';
 import { insertApiKey, listApiKeys, revokeApiKey } from '../store/api-key.ts';
 import { recordSubject } from '../store/idempotency.ts';
+import { projectOf } from '../store/tenant.ts';
 import { makeKey } from './auth.ts';
 import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/key.ts';
 import { iso, notFound } from './find.ts';
-import { projectOf } from './queries.ts';
 
 const DEFAULT_RPM = 6000;
 /** What a key may do unless told otherwise: work with apps, but make no keys. */

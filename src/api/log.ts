@@ -4,11 +4,10 @@ import { isFinished, type Operation } from '../domain/operation.ts';
 import { instanceById, listInstances } from '../store/instance.ts';
 import { followLog, type LogLine, readLog } from '../store/logs.ts';
 import { operationOfVersion, publishOfVersion, unfinishedOf } from '../store/operation.ts';
-import { versionById } from '../store/version.ts';
+import { newestVersionId, versionById } from '../store/version.ts';
 import { type AnyCall, data, handle, type Mounted } from './call.ts';
 import { getDeploymentLogs } from './contract/deployment.ts';
 import { findDeployment } from './find.ts';
-import { newestVersionId } from './queries.ts';
 import { eventStream, type Send, streamError, wantsStream } from './sse.ts';
 
 type Source = 'build' | 'instance';

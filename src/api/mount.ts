@@ -5,9 +5,10 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from '@hono/zod-openapi';
 import { KilnError } from '../domain/errors.ts';
+import { audited } from './audit.ts';
 import { type Authenticator, needScope } from './auth.ts';
 import { checkText, foldAliases, limitOf, parseJson, readBody } from './body.ts';
-import type { AnyCall, ApiDeps, Mounted, Reply } from './call.ts';
+import type { AnyCall, ApiDeps, Caller, Mounted, Reply } from './call.ts';
 import type { Route } from './contract/route.ts';
 import { invalid, respondError } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
@@ -19,26 +20,42 @@ export interface Server {
   events: EventHub;
 }
 
-/** Answers one request to `mounted`. `params` are decoded path parameters. */
-export async function serveRoute(
+export interface Incoming {
+  request: Request;
+  request_id: string;
+  /** Decoded path parameters. */
+  params: Record<string, string>;
+  remote_address: string | null;
+}
+
+/** Answers one request to `mounted`. Every mutation leaves its line in the audit log, a refused one as well. */
+export async function serveRoute(server: Server, mounted: Mounted, incoming: Incoming): Promise<Response> {
+  const { deps } = server;
+  const caller = await server.authenticator.authenticate(incoming.request.headers.get('authorization'));
+  checkIds(incoming.params);
+  if (mounted.route.method === 'get') return answerCall(server, mounted, incoming, caller, () => {});
+  return audited({ deps, caller, route: mounted.route, ...incoming }, (sawFields) =>
+    answerCall(server, mounted, incoming, caller, sawFields),
+  );
+}
+
+async function answerCall(
   server: Server,
   mounted: Mounted,
-  request: Request,
-  request_id: string,
-  params: Record<string, string>,
+  { request, request_id, params, remote_address }: Incoming,
+  caller: Caller,
+  sawFields: (fields: string[]) => void,
 ): Promise<Response> {
   const { route } = mounted;
   const { deps } = server;
-  const caller = await server.authenticator.authenticate(request.headers.get('authorization'));
   if (route.scope) needScope(caller, route.scope);
-  checkIds(params);
   const url = new URL(request.url);
   const query = parseQuery(route, url);
   const bytes =
     route.method === 'get' || route.takes === 'raw'
       ? Buffer.alloc(0)
       : await readBody(request, limitOf(route.size, deps.limits));
-  const body = route.body ? parseBody(route.body, bytes, request) : undefined;
+  const body = route.body ? parseBody(route.body, bytes, request, sawFields) : undefined;
   const call: AnyCall = {
     params,
     query,
@@ -46,6 +63,7 @@ export async function serveRoute(
     caller,
     request,
     request_id,
+    remote_address,
     signal: request.signal,
     idempotency: null,
     deps,
@@ -131,10 +149,17 @@ function parseQuery(route: Route, url: URL): unknown {
   throw invalid(parsed.error, 'query');
 }
 
-function parseBody(schema: z.ZodType, bytes: Buffer, request: Request): unknown {
+function parseBody(
+  schema: z.ZodType,
+  bytes: Buffer,
+  request: Request,
+  sawFields: (fields: string[]) => void,
+): unknown {
   const given = parseJson(bytes, request.headers.get('content-type'));
   const known = Object.keys((schema as z.ZodObject).shape ?? {});
-  const parsed = schema.safeParse(foldAliases(given, known));
+  const folded = foldAliases(given, known);
+  if (typeof folded === 'object' && folded !== null) sawFields(known.filter((name) => name in folded));
+  const parsed = schema.safeParse(folded);
   if (!parsed.success) throw invalid(parsed.error, 'body');
   return parsed.data;
 }

@@ -5,18 +5,19 @@ import { isFinished } from '../domain/operation.ts';
 import { isPromotable, type Version } from '../domain/version.ts';
 import { deploymentById } from '../store/deployment.ts';
 import { getOperation } from '../store/operation.ts';
+import { releasesById } from '../store/release.ts';
 import { previousVersion, versionByRelease } from '../store/version.ts';
+import { askForApproval } from './approval.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply } from './call.ts';
 import * as contract from './contract/promotion.ts';
 import { presentDeployment } from './deployment.ts';
 import { findDeployment, findRelease, findVersion, notFound } from './find.ts';
-import { releasesById } from './queries.ts';
 import { waitMs } from './wait.ts';
 
 /** Held this long without being asked: most clients give up at 30 s. */
 const DEFAULT_WAIT_MS = 25_000;
 
-async function switchTo(
+export async function switchTo(
   call: AnyCall,
   version: Version,
   kind: 'promote' | 'rollback',
@@ -36,6 +37,7 @@ async function switchTo(
     return answer(call, deployment, known.version, operation.id, !isFinished(operation.state), []);
   }
   await refuseUnready(call, version);
+  if (!call.caller.may('deployments:promote')) await askForApproval(call, version, kind);
   const done = await engine.promote(version, {
     kind,
     idempotency: call.idempotency?.scope ?? null,

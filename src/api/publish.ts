@@ -5,18 +5,20 @@ import { isFinished } from '../domain/operation.ts';
 import type { PlanOverrides } from '../domain/plan.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Accepted } from '../engine/engine.ts';
-import { deploymentById } from '../store/deployment.ts';
+import { deploymentById, deploymentNamed } from '../store/deployment.ts';
 import { getOperation, unfinishedOf } from '../store/operation.ts';
-import { versionById } from '../store/version.ts';
+import { releasesById } from '../store/release.ts';
+import { lockNames } from '../store/tenant.ts';
+import { newestVersionId, versionById } from '../store/version.ts';
 import { needScope } from './auth.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
 import type { PublishFields } from './contract/publish-input.ts';
 import * as contract from './contract/version.ts';
 import { makeDeployment, presentDeployment, refuseProducts } from './deployment.ts';
+import { attach } from './domain.ts';
 import { checkEnv } from './env-input.ts';
 import { findDeployment, findVersion, notFound, usable } from './find.ts';
 import { labelsOf } from './owner.ts';
-import { deploymentNamed, lockNames, newestVersionId, releasesById } from './queries.ts';
 import { presentRelease } from './release.ts';
 import { presentService } from './service.ts';
 import { presentVersion } from './version.ts';
@@ -50,11 +52,6 @@ function refuseUnsupported(body: PublishFields): void {
     throw new KilnError('UNSUPPORTED', 'This engine makes no data services; run them elsewhere.', {
       details: { field: 'data_services' },
     });
-  for (const field of ['domain', 'custom_domain'] as const)
-    if (!empty(body[field]))
-      throw new KilnError('UNSUPPORTED', 'Custom domains do not exist here yet; publish without one.', {
-        details: { field },
-      });
 }
 
 async function publish(
@@ -68,6 +65,11 @@ async function publish(
   const promote = body.promote ?? true;
   if (promote) needScope(call.caller, 'deployments:promote', 'promote; publish with `promote: false`');
   await refuseFull(call, deployment);
+  const domain = body.domain ?? body.custom_domain;
+  if (domain) {
+    needScope(call.caller, 'domains:write', 'attach a domain');
+    await attach(call, deployment, { domain });
+  }
   const labels = labelsOf(body);
   const accepted = await call.deps.engine.publish({
     deployment,

@@ -1,10 +1,10 @@
 /** Releases: immutable, content-addressed artifacts. */
 import type { Release } from '../domain/release.ts';
 import { listReleases } from '../store/release.ts';
+import { type VersionOfRelease, versionsOfReleases } from '../store/version.ts';
 import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/release.ts';
 import { findDeployment, findRelease, findVersion, iso, notFound, pageOf } from './find.ts';
-import { type VersionOfRelease, versionsOfReleases } from './queries.ts';
 import { serviceId } from './service.ts';
 
 /** Where the artifact is, without saying where on this machine. */

@@ -1,8 +1,11 @@
 /** Every endpoint, in the order they are matched: fixed paths come before those with a parameter in the same place. */
+import { approvalHandlers } from './approval.ts';
 import { archiveHandlers } from './archive.ts';
+import { auditHandlers } from './audit.ts';
 import { buildHandlers } from './build.ts';
 import type { Mounted } from './call.ts';
 import { deploymentHandlers } from './deployment.ts';
+import { domainHandlers } from './domain.ts';
 import { envVarHandlers } from './env-var.ts';
 import { eventHandlers } from './event.ts';
 import { execHandlers } from './exec.ts';
@@ -20,6 +23,7 @@ import { sandboxEnvHandlers } from './sandbox-env.ts';
 import { tenantHandlers } from './tenant.ts';
 import { unsupportedHandlers } from './unsupported.ts';
 import { versionHandlers } from './version.ts';
+import { webhookHandlers } from './webhook.ts';
 
 export const ENDPOINTS: Mounted[] = [
   ...sandboxHandlers,
@@ -39,6 +43,10 @@ export const ENDPOINTS: Mounted[] = [
   ...instanceHandlers,
   ...envVarHandlers,
   ...eventHandlers,
+  ...domainHandlers,
+  ...approvalHandlers,
+  ...webhookHandlers,
+  ...auditHandlers,
   ...keyHandlers,
   ...tenantHandlers,
   ...houseHandlers,

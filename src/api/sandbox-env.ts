@@ -1,13 +1,15 @@
 /** Variables of a sandbox: kept sealed, given to every exec, shown as previews only. */
+
 import { looksSecret, preview } from '../domain/env-var.ts';
 import type { Db } from '../store/db.ts';
+import { sandboxEnv, setSandboxEnv } from '../store/sandbox.ts';
+import { lockNames } from '../store/tenant.ts';
 import type { Vault } from '../store/vault.ts';
 import { handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/sandbox.ts';
 import { checkEnv } from './env-input.ts';
 import { invalidFields } from './errors.ts';
 import { findSandbox, notFound, usable } from './find.ts';
-import { lockNames, sandboxEnv, setSandboxEnv } from './queries.ts';
 
 const context = (id: string) => `sandbox-env:${id}`;
 

@@ -1,4 +1,5 @@
 /** Sandboxes: made, listed, changed, paused, destroyed; their variables. Files and commands have their own modules. */
+
 import { KilnError } from '../domain/errors.ts';
 import type { Sandbox, SandboxState } from '../domain/sandbox.ts';
 import { slugify } from '../domain/slug.ts';
@@ -13,6 +14,7 @@ import {
   setSandboxState,
   updateSandbox,
 } from '../store/sandbox.ts';
+import { lockNames } from '../store/tenant.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/sandbox.ts';
 import { SIZE_NAMES, SIZES, type SizeName, TEMPLATE } from './contract/size.ts';
@@ -20,7 +22,6 @@ import { checkEnv } from './env-input.ts';
 import { invalidFields } from './errors.ts';
 import { findSandbox, inProject, iso, notFound, pageOf } from './find.ts';
 import { labelsOf, ownerFor } from './owner.ts';
-import { lockNames } from './queries.ts';
 import { sealSandboxEnv } from './sandbox-env.ts';
 import { eventStream } from './sse.ts';
 

@@ -1,9 +1,8 @@
 /** Whose key this is, and the groups below it. */
-import { getTenant } from '../store/tenant.ts';
+import { getTenant, listProjects, listWorkspaces } from '../store/tenant.ts';
 import { data, handle, type Mounted } from './call.ts';
 import * as contract from './contract/tenant.ts';
 import { iso, notFound } from './find.ts';
-import { listProjects, listWorkspaces } from './queries.ts';
 
 export const tenantHandlers: Mounted[] = [
   handle(contract.getTenant, async (call) => {

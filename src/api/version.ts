@@ -1,11 +1,11 @@
 /** Versions: the immutable history of a deployment. */
 import type { Release } from '../domain/release.ts';
 import type { Version } from '../domain/version.ts';
+import { releasesById } from '../store/release.ts';
 import { listVersions } from '../store/version.ts';
 import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/version.ts';
 import { findDeployment, findVersion, iso, pageOf } from './find.ts';
-import { releasesById } from './queries.ts';
 import { artifactUri, buildLogUri, presentManifest } from './release.ts';
 
 export function presentVersion(v: Version, release: Release | undefined): contract.VersionView {
@@ -78,6 +78,9 @@ export const versionHandlers: Mounted[] = [
     const page = await listVersions(call.deps.database.db, deployment.id, filter, pageOf(call.query));
     return reply({ data: await presentVersions(call, page.data), next_cursor: page.next_cursor });
   }),
+  handle(contract.getVersionById, async (call) =>
+    data((await presentVersions(call, [await findVersion(call, null, call.params.version_id)]))[0]),
+  ),
   handle(contract.getVersion, async (call) => {
     const deployment = await findDeployment(call, call.params.id);
     const version = await findVersion(call, deployment.id, call.params.version_id);

@@ -114,6 +114,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import('./keys/keys.ts'),
   },
   {
+    name: 'mcp',
+    group: HOUSE,
+    summary: 'tools for an agent, over standard input and output (Model Context Protocol)',
+    load: () => import('./mcp/mcp.ts'),
+  },
+  {
     name: 'gc',
     group: HOUSE,
     summary: 'remove what retention allows, or say what would go and why the rest stays',

@@ -24,6 +24,14 @@ export const ERROR_CODES = {
     wire: 'FORBIDDEN',
     about: 'The key may not do this to this object.',
   },
+  APPROVAL_REQUIRED: {
+    status: 403,
+    fault: 'caller',
+    retry: false,
+    wire: 'APPROVAL_REQUIRED',
+    about:
+      'This key may only propose a promotion. `details.approval_id` waits for somebody to approve it: POST /approvals/{id}/approve.',
+  },
   FORBIDDEN_PATH: {
     status: 403,
     fault: 'caller',

@@ -24,7 +24,8 @@ export type IdPrefix =
   | 'dom'
   | 'env'
   | 'mch'
-  | 'aud';
+  | 'aud'
+  | 'apr';
 
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz';
 

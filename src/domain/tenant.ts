@@ -32,6 +32,7 @@ export type Scope =
   | 'deployments:write'
   | 'deployments:publish'
   | 'deployments:promote'
+  | 'deployments:propose'
   | 'domains:write'
   | 'data:write'
   | 'usage:read'

@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ObjectStore } from '../store/objects/port.ts';
 import { DEFAULT_LIMITS, type EdgeLimits } from './limits.ts';
-import { type EdgeError, sendError } from './pages.ts';
+import { type EdgeError, sendError, sendRedirect } from './pages.ts';
 import { type ProxyContext, proxy } from './proxy.ts';
 import { type Log, type Route, type RouteFeed, RouteFollower, type RouteTable } from './routes.ts';
 import { Sites } from './sites.ts';
@@ -68,6 +68,7 @@ type Decision =
   | { kind: 'proxied'; target: Target; lease: Lease }
   | { kind: 'static'; target: Target; route: Route }
   | { kind: 'page'; page: string }
+  | { kind: 'redirect'; location: string }
   | { kind: 'error'; error: EdgeError };
 
 function deny(error: EdgeError): Decision {
@@ -192,6 +193,7 @@ class EdgeServer implements Edge {
     if (expects_continue) response.shouldKeepAlive = false;
     if (decision.kind === 'error') sendError(request, response, decision.error);
     else if (decision.kind === 'page') sendPage(request, response, decision.page);
+    else if (decision.kind === 'redirect') sendRedirect(request, response, decision.location);
     else void this.#serveStatic(request, response, decision);
   }
 
@@ -248,6 +250,10 @@ class EdgeServer implements Edge {
   }
 
   #decideWithoutRoute(target: Target, table: RouteTable): Decision {
+    const to = table.redirectOf(target.host);
+    // Relative to the scheme, so that a client that came by https stays there.
+    if (to !== undefined)
+      return { kind: 'redirect', location: `//${to}${portOf(target.authority)}${target.path}` };
     const is_base = target.host === this.#options.base_domain.toLowerCase();
     const page = is_base ? this.#options.index_page?.() : null;
     if (page != null) return { kind: 'page', page };
@@ -281,4 +287,8 @@ function sendPage(request: IncomingMessage, response: ServerResponse, page: stri
     'x-content-type-options': 'nosniff',
   });
   response.end(request.method === 'HEAD' ? undefined : page);
+}
+
+function portOf(authority: string): string {
+  return /:\d+$/.exec(authority)?.[0] ?? '';
 }

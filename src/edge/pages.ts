@@ -76,6 +76,13 @@ export function sendError(
   discardBody(request);
 }
 
+/** To the same page on another host of the site. The path is the client's own and was checked by the HTTP parser. */
+export function sendRedirect(request: IncomingMessage, response: ServerResponse, location: string): void {
+  response.writeHead(301, { location, 'content-length': 0, 'cache-control': 'no-cache' });
+  response.end();
+  discardBody(request);
+}
+
 function render(error: EdgeError, accept: string): { type: string; body: string } {
   const { status, title, text } = PAGES[error];
   if (accept.includes('text/html')) {

@@ -14,13 +14,13 @@ export interface RouteFeed {
   acknowledge(generation: number): Promise<void>;
 }
 
-/** A row of the live table; `hosts` are further host names of the deployment (custom domains). */
-export type Route = RouteRow & { hosts?: string[] };
+export type Route = RouteRow;
 
 /** Frozen view of one generation. */
 export class RouteTable {
   readonly generation: number;
   readonly #by_host = new Map<string, Route>();
+  readonly #redirects = new Map<string, string>();
   readonly instance_ids: ReadonlySet<string>;
 
   constructor(generation: number, rows: Route[], base_domain: string) {
@@ -36,11 +36,19 @@ export class RouteTable {
         if (!this.#by_host.has(name)) this.#by_host.set(name, row);
       }
     }
+    for (const { from, to } of rows.flatMap((row) => row.redirects ?? [])) {
+      if (!this.#by_host.has(from)) this.#redirects.set(from, to);
+    }
   }
 
   /** `host` in lower case, without port. */
   find(host: string): Route | undefined {
     return this.#by_host.get(host);
+  }
+
+  /** The host that requests to `host` are sent on to (apex to www, or back). */
+  redirectOf(host: string): string | undefined {
+    return this.#redirects.get(host);
   }
 }
 

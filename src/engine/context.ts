@@ -59,6 +59,8 @@ export interface EngineContext extends Ports {
   timings: Timings;
   bounds: EngineLimits;
   retention: Retention;
+  /** Whether webhooks may reach addresses of this machine and of private networks, and use plain http. */
+  allow_private_webhooks: boolean;
   /** `http://<slug>.<workspace>.localhost:7080` of a deployment. */
   urlOf(slug: string, workspace_slug: string): string;
   now(): Date;

@@ -8,12 +8,8 @@ import { isFinished, type Operation } from '../domain/operation.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Version } from '../domain/version.ts';
 import { notify, type Trx } from '../store/db.ts';
-import {
-  deploymentById,
-  lockDeployment,
-  markDeploymentDeleted,
-  updateDeployment,
-} from '../store/deployment.ts';
+import { deploymentById, lockDeployment, markDeploymentDeleted, setReplicas } from '../store/deployment.ts';
+import { removeDomainsOf } from '../store/domain.ts';
 import { registerEngine, removeEngine } from '../store/engine.ts';
 import { deleteEnvVar, setEnvVar } from '../store/env-var.ts';
 import { appendEvent } from '../store/event.ts';
@@ -41,6 +37,7 @@ import { makeQueue, type Queue } from './queue.ts';
 import { adoptInstances, bookStrayObjects, Reconciler, sweepFolders } from './reconcile.ts';
 import { collect } from './retention.ts';
 import { destroySandbox, exec, workspaceDir } from './sandboxes.ts';
+import { WebhookSender } from './webhooks.ts';
 import { cancelled, recordFailure, Worker } from './worker.ts';
 
 export interface EngineOptions {
@@ -58,6 +55,7 @@ export class LocalEngine implements Engine {
   readonly #worker: Worker;
   readonly #reconciler: Reconciler;
   readonly #waiters: OperationWaiters;
+  readonly #webhooks: WebhookSender;
   #gc_timer: NodeJS.Timeout | null = null;
 
   constructor({ ctx, drivers }: EngineOptions) {
@@ -69,6 +67,7 @@ export class LocalEngine implements Engine {
     this.#worker = new Worker(ctx, this.#supervisor, this.#queue);
     this.#reconciler = new Reconciler(ctx, this.#queue, this.#supervisor);
     this.#waiters = new OperationWaiters(ctx);
+    this.#webhooks = new WebhookSender(ctx);
   }
 
   async prepare(): Promise<void> {
@@ -87,6 +86,7 @@ export class LocalEngine implements Engine {
     await this.#waiters.start();
     await this.#queue.start((operation_id) => this.#worker.handle(operation_id));
     this.#reconciler.start();
+    await this.#webhooks.start();
     void this.#reconciler.pass();
     this.#gc_timer = setInterval(() => void this.gc({ dry_run: false }).catch(() => {}), GC_EVERY_MS);
     this.#gc_timer.unref();
@@ -94,6 +94,7 @@ export class LocalEngine implements Engine {
 
   async stop(): Promise<void> {
     if (this.#gc_timer) clearInterval(this.#gc_timer);
+    await this.#webhooks.stop();
     await this.#reconciler.stop();
     await this.#worker.stop();
     await this.#supervisor.stop();
@@ -181,15 +182,21 @@ export class LocalEngine implements Engine {
     await notify(trx, 'kiln_work', operation.id);
   }
 
-  waitForOperation(operation_id: string, timeout_ms: number, signal?: AbortSignal): Promise<Operation> {
-    return this.#waiters.wait(operation_id, timeout_ms, signal);
+  /** For a promoted one also until the edge of this process serves it: who is told "live" must find it live. */
+  async waitForOperation(operation_id: string, timeout_ms: number, signal?: AbortSignal): Promise<Operation> {
+    const operation = await this.#waiters.wait(operation_id, timeout_ms, signal);
+    if (operation.promoted) {
+      const deployment = await deploymentById(this.#ctx.db, operation.deployment_id);
+      await this.#ctx.edge.waitForGeneration(deployment?.route_generation ?? 0, EDGE_ACK_MS);
+    }
+    return operation;
   }
 
   async scale(deployment: Deployment, replicas: number): Promise<Deployment> {
     if (replicas > this.#ctx.bounds.replicas)
       throw new KilnError('TOO_MANY', `At most ${this.#ctx.bounds.replicas} replicas per deployment.`);
     const updated = await this.#ctx.db.transaction().execute(async (trx) => {
-      const row = await updateDeployment(trx, deployment.id, { desired_replicas: replicas });
+      const row = await setReplicas(trx, deployment.id, replicas);
       await this.#tell(trx, row, 'deployment.scaled', { replicas });
       return row;
     });
@@ -202,6 +209,7 @@ export class LocalEngine implements Engine {
       await lockDeployment(trx, deployment.id);
       const unfinished = await unfinishedOf(trx, deployment.id);
       await markDeploymentDeleted(trx, deployment.id);
+      await removeDomainsOf(trx, deployment.id);
       for (const operation of unfinished) {
         await requestCancel(trx, operation.id);
         if (operation.state === 'queued') await this.#endQueued(trx, operation);
@@ -280,4 +288,6 @@ export class LocalEngine implements Engine {
   }
 }
 
+/** An edge that does not follow within this time is its own trouble. */
+const EDGE_ACK_MS = 5000;
 const GC_EVERY_MS = 6 * 3600 * 1000;

@@ -96,6 +96,7 @@ export interface Engine {
   /** Resolves when the operation is finished or the time is over; the row as it then is. */
   waitForOperation(operation_id: string, timeout_ms: number, signal?: AbortSignal): Promise<Operation>;
 
+  /** 0 stops it: no instance, and the edge answers 503; above 0, or the next switch, starts it again. */
   scale(deployment: Deployment, replicas: number): Promise<Deployment>;
   removeDeployment(deployment: Deployment): Promise<void>;
   setEnv(

@@ -106,11 +106,25 @@ function memoryLimit(ctx: EngineContext, version: Version): number {
   return version.run_settings?.memory_bytes ?? ctx.health.instance_memory_bytes;
 }
 
+/**
+ * To call when nobody answers at 127.0.0.1: an app that listens on ::1 only (`listen(port, 'localhost')` can mean
+ * that) is reached there from now on. The socket has to be the machine's own; the port may be another's over there.
+ */
+export async function followToIpv6(run: Running): Promise<void> {
+  const here = (await run.machine.listening()).filter(({ port }) => port === run.port);
+  if (here.length === 0 || here.some(({ address }) => address !== '::1') || run.host === '::1') return;
+  run.host = '::1';
+  run.log.note(`the app listens on [::1]:${run.port} only, and is reached there`);
+}
+
 export function toReplica(ctx: EngineContext, run: Running): GateReplica {
   return {
     id: run.id,
-    host: run.host,
+    get host() {
+      return run.host;
+    },
     port: run.port,
+    refused: () => followToIpv6(run),
     exited: run.machine.exited,
     listening: () => run.machine.listening(),
     log_tail: () => run.log.tail(50),

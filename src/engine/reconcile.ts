@@ -14,6 +14,7 @@ import {
 } from '../store/instance.ts';
 import { listObjects, recordObject } from '../store/object.ts';
 import { abandonedOperations, expireStuck } from '../store/operation.ts';
+import { livingSandboxIds } from '../store/sandbox.ts';
 import type { EngineContext } from './context.ts';
 import { instanceDir } from './instance-machine.ts';
 import type { Supervisor } from './instances.ts';
@@ -110,6 +111,8 @@ export async function sweepFolders(ctx: EngineContext): Promise<void> {
   const { folders } = ctx;
   const wanted = new Set((await unstoppedInstances(ctx.db)).map((row) => row.id));
   await emptyExcept(folders.instances, (name) => wanted.has(name));
+  const sandboxes = new Set(await livingSandboxIds(ctx.db));
+  await emptyExcept(folders.sandboxes, (name) => sandboxes.has(name));
   await emptyExcept(folders.work, () => false);
   await emptyExcept(folders.tmp, () => false);
   await emptyExcept(folders.machines, () => false);

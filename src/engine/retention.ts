@@ -5,6 +5,7 @@
  */
 import { readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { deleteAuditBefore } from '../store/audit.ts';
 import { deleteEventsBefore } from '../store/event.ts';
 import { deleteIdempotentBefore } from '../store/idempotency.ts';
 import { deleteStoppedBefore } from '../store/instance.ts';
@@ -16,6 +17,7 @@ import {
   type StoredObject,
 } from '../store/object.ts';
 import { markCollected } from '../store/release.ts';
+import { deleteDeliveriesBefore } from '../store/webhook.ts';
 import type { EngineContext } from './context.ts';
 
 export interface GcItem {
@@ -34,6 +36,7 @@ export interface GcReport {
 }
 
 const DAY_MS = 24 * 3600 * 1000;
+const AUDIT_DAYS = 365;
 /** A fresh object may belong to a publish that has not written its row yet. */
 const FRESH_MS = 3600 * 1000;
 
@@ -58,6 +61,8 @@ export async function collect(ctx: EngineContext, options: { dry_run: boolean })
   if (!options.dry_run) {
     await deleteStoppedBefore(ctx.db, before);
     await deleteEventsBefore(ctx.db, before);
+    await deleteDeliveriesBefore(ctx.db, before);
+    await deleteAuditBefore(ctx.db, new Date(now.getTime() - AUDIT_DAYS * DAY_MS));
     await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - DAY_MS));
   }
   report.removed_bytes = report.removed.reduce((sum, item) => sum + item.size_bytes, 0);

@@ -58,7 +58,15 @@ export async function destroySandbox(ctx: EngineContext, sandbox: Sandbox): Prom
         id: ctx.newId('evt'),
         tenant_id: sandbox.tenant_id,
         type: 'sandbox.destroyed',
-        data: { sandbox_id: sandbox.id, name: sandbox.name },
+        data: {
+          sandbox_id: sandbox.id,
+          name: sandbox.name,
+          workspace_id: sandbox.workspace_id,
+          project_id: sandbox.project_id,
+          external_workspace_id: sandbox.external_workspace_id,
+          external_user_id: sandbox.external_user_id,
+          external_project_id: sandbox.external_project_id,
+        },
       });
     });
   await rm(path.join(ctx.folders.sandboxes, sandbox.id), { recursive: true, force: true });

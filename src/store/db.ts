@@ -8,6 +8,7 @@ import { Migrator } from 'kysely/migration';
 import pg from 'pg';
 import { type Db as BossDb, fromPglite } from 'pg-boss';
 import * as migration001 from './migrations/001-start.ts';
+import * as migration002 from './migrations/002-api.ts';
 import type { Tables } from './schema.ts';
 
 export type Db = Kysely<Tables>;
@@ -27,7 +28,7 @@ export interface Database {
   close(): Promise<void>;
 }
 
-const MIGRATIONS = { '001-start': migration001 };
+const MIGRATIONS = { '001-start': migration001, '002-api': migration002 };
 
 export function json<T>(value: T): RawBuilder<T> {
   return sql`${JSON.stringify(value)}::jsonb`;

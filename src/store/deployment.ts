@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import type { Deployment, DeploymentState } from '../domain/deployment.ts';
 import { KilnError } from '../domain/errors.ts';
+import type { Failure } from '../domain/failure.ts';
 import { type Conn, json, type Trx } from './db.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
 import { bumpRoutes } from './route.ts';
@@ -158,7 +159,6 @@ export type DeploymentChange = Partial<
     | 'auto_deploy'
     | 'settings'
     | 'metadata'
-    | 'desired_replicas'
     | 'size'
     | 'external_workspace_id'
     | 'external_user_id'
@@ -180,6 +180,24 @@ export async function updateDeployment(trx: Trx, id: string, change: DeploymentC
     .returning(DEPLOYMENT_COLUMNS)
     .executeTakeFirstOrThrow();
   if (change.slug !== undefined) await bumpRoutes(trx);
+  return row;
+}
+
+/**
+ * None: stopped, and the edge says so; the wish for replicas stays for the next start. What was stopped runs again
+ * with a number above 0, and with the next version that becomes active.
+ */
+export async function setReplicas(trx: Trx, id: string, replicas: number): Promise<Deployment> {
+  const before = await lockDeployment(trx, id);
+  const started = before.active_version_id === null ? 'pending' : 'running';
+  const state = replicas === 0 ? 'stopped' : before.state === 'stopped' ? started : before.state;
+  const row = await trx
+    .updateTable('deployments')
+    .set({ state, ...(replicas === 0 ? {} : { desired_replicas: replicas }), updated_at: new Date() })
+    .where('id', '=', id)
+    .returning(DEPLOYMENT_COLUMNS)
+    .executeTakeFirstOrThrow();
+  if (state !== before.state) await bumpRoutes(trx);
   return row;
 }
 
@@ -255,4 +273,48 @@ export async function markDeploymentDeleted(trx: Trx, id: string): Promise<void>
     .where('id', '=', id)
     .execute();
   await bumpRoutes(trx);
+}
+
+export interface DeploymentFacts {
+  active_release_id: string | null;
+  running_artifact_sha256: string | null;
+  active_kind: string | null;
+  current_build_id: string | null;
+  newest_failure: Failure | null;
+  custom_domain_id: string | null;
+}
+
+/** What the active and the newest version of each deployment add to its answer. */
+export async function deploymentFacts(db: Conn, ids: string[]): Promise<Map<string, DeploymentFacts>> {
+  if (ids.length === 0) return new Map();
+  const { rows } = await sql<DeploymentFacts & { id: string }>`
+    select d.id, a.release_id as active_release_id, r.sha256 as running_artifact_sha256, a.kind as active_kind,
+           n.build_id as current_build_id, n.failure as newest_failure,
+           (select min(m.id) from domains m where m.deployment_id = d.id and m.state = 'active') as custom_domain_id
+      from deployments d
+      left join versions a on a.id = d.active_version_id
+      left join releases r on r.id = a.release_id
+      left join lateral (select build_id, failure from versions v where v.deployment_id = d.id
+                          order by v.id desc limit 1) n on true
+     where d.id in (${sql.join(ids)})`.execute(db);
+  return new Map(rows.map(({ id, ...facts }) => [id, facts]));
+}
+
+/** By slug, else by name, within a workspace. */
+export async function deploymentNamed(
+  db: Conn,
+  workspace_id: string,
+  name: string,
+): Promise<Deployment | undefined> {
+  const row = await db
+    .selectFrom('deployments')
+    .select('id')
+    .where('workspace_id', '=', workspace_id)
+    .where('deleted_at', 'is', null)
+    .where((eb) => eb.or([eb('slug', '=', name), eb('name', '=', name)]))
+    .orderBy(sql`case when slug = ${name} then 0 else 1 end`)
+    .orderBy('id', 'desc')
+    .limit(1)
+    .executeTakeFirst();
+  return row === undefined ? undefined : deploymentById(db, row.id);
 }

@@ -39,9 +39,17 @@ export async function appendEvent(trx: Trx, event: NewEvent): Promise<void> {
   await notify(trx, 'kiln_events', event.tenant_id);
 }
 
+/** `project_id`: events of that project's deployments, and those whose data names it. */
 export async function eventsAfter(
   db: Conn,
-  of: { tenant_id: string; after_seq: number; deployment_id?: string; operation_id?: string; limit: number },
+  of: {
+    tenant_id: string;
+    after_seq: number;
+    deployment_id?: string;
+    operation_id?: string;
+    project_id?: string;
+    limit: number;
+  },
 ): Promise<Event[]> {
   let query = db
     .selectFrom('events')
@@ -52,6 +60,21 @@ export async function eventsAfter(
     .limit(of.limit);
   if (of.deployment_id) query = query.where('deployment_id', '=', of.deployment_id);
   if (of.operation_id) query = query.where('operation_id', '=', of.operation_id);
+  const { project_id } = of;
+  if (project_id !== undefined)
+    query = query.where((eb) =>
+      eb.or([
+        eb.and([eb('deployment_id', 'is', null), sql<boolean>`events.data->>'project_id' = ${project_id}`]),
+        eb(
+          'deployment_id',
+          'in',
+          eb
+            .selectFrom('deployments')
+            .select('deployments.id')
+            .where('deployments.project_id', '=', project_id),
+        ),
+      ]),
+    );
   return query.execute();
 }
 

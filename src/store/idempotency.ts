@@ -120,6 +120,19 @@ export async function readIdempotent(db: Conn, scope: KeyScope): Promise<StoredA
   return { status: row.status, answer: row.answer, subject: row.subject };
 }
 
+/** Removes a stored answer: one that was overtaken, or (`before`) that is too old. A running one stays. */
+export async function forgetIdempotent(db: Conn, scope: KeyScope, before: Date | null): Promise<void> {
+  let query = db
+    .deleteFrom('idempotency_keys')
+    .where('tenant_id', '=', scope.tenant_id)
+    .where('method', '=', scope.method)
+    .where('path', '=', scope.path)
+    .where('key', '=', scope.key)
+    .where('status', 'is not', null);
+  if (before) query = query.where('created_at', '<', before);
+  await query.execute();
+}
+
 export async function deleteIdempotentBefore(db: Conn, before: Date): Promise<void> {
   await db.deleteFrom('idempotency_keys').where('created_at', '<', before).execute();
 }

@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import { KilnError } from '../domain/errors.ts';
 import type { Failure } from '../domain/failure.ts';
 import {
@@ -163,4 +164,15 @@ export async function touchInstanceHealth(db: Conn, id: string, at: Date): Promi
 export async function deleteStoppedBefore(db: Conn, before: Date): Promise<string[]> {
   const rows = await db.deleteFrom('instances').where('stopped_at', '<', before).returning('id').execute();
   return rows.map((row) => row.id);
+}
+
+/** Of all instances together, within the last `hours`. */
+export async function runtimeSeconds(db: Conn, deployment_id: string, hours: number): Promise<number> {
+  const { rows } = await sql<{ seconds: number }>`
+    select coalesce(sum(extract(epoch from coalesce(stopped_at, now())
+             - greatest(started_at, now() - ${`${hours} hours`}::interval))), 0)::float8 as seconds
+      from instances
+     where deployment_id = ${deployment_id} and started_at is not null
+       and coalesce(stopped_at, now()) > now() - ${`${hours} hours`}::interval`.execute(db);
+  return Math.round(Number(rows[0]?.seconds ?? 0));
 }

@@ -61,3 +61,9 @@ export async function reusableRelease(
 export async function markCollected(trx: Trx, object_key: string, at: Date): Promise<void> {
   await trx.updateTable('releases').set({ collected_at: at }).where('object_key', '=', object_key).execute();
 }
+
+export async function releasesById(db: Conn, ids: string[]): Promise<Map<string, Release>> {
+  if (ids.length === 0) return new Map();
+  const rows = await db.selectFrom('releases').selectAll().where('id', 'in', ids).execute();
+  return new Map(rows.map((row) => [row.id, row]));
+}

@@ -1,4 +1,5 @@
 import { sql } from 'kysely';
+import { hostsOf, type RedirectPolicy } from '../domain/domain.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { ArtifactManifest } from '../domain/release.ts';
 import { type Conn, type Db, notify, type Trx } from './db.ts';
@@ -20,6 +21,9 @@ export interface RouteRow {
   manifest: ArtifactManifest | null;
   plan: Plan | null;
   instances: { id: string; host: string; port: number }[];
+  /** Proved domains: hosts that serve this deployment, and hosts that are sent on to another name. */
+  hosts?: string[];
+  redirects?: { from: string; to: string }[];
 }
 
 /** Raises and returns the generation; its row lock orders all route changes. */
@@ -36,13 +40,16 @@ export async function bumpRoutes(trx: Trx): Promise<number> {
 
 /** Generation and rows of one instant (a single statement sees one snapshot). */
 export async function readRoutes(db: Conn): Promise<{ generation: number; rows: RouteRow[] }> {
-  const { rows } = await sql<RouteRow & { generation: number }>`
+  const { rows } = await sql<RouteRow & { generation: number; domains: ProvedDomain[] }>`
     select t.generation::int8 as generation, d.id as deployment_id, d.slug, w.slug as workspace_slug, d.state,
            d.active_version_id as version_id, r.id as release_id, r.kind as release_kind, r.sha256, r.object_key,
            r.manifest, v.plan,
            coalesce((select jsonb_agg(jsonb_build_object('id', i.id, 'host', i.host, 'port', i.port) order by i.replica)
               from instances i where i.deployment_id = d.id and i.version_id = d.active_version_id
-               and i.role = 'live' and i.state = 'healthy' and i.stopped_at is null), '[]'::jsonb) as instances
+               and i.role = 'live' and i.state = 'healthy' and i.stopped_at is null), '[]'::jsonb) as instances,
+           coalesce((select jsonb_agg(jsonb_build_object('domain', m.domain, 'redirect_policy', m.redirect_policy)
+                                      order by m.domain)
+              from domains m where m.deployment_id = d.id and m.state = 'active'), '[]'::jsonb) as domains
       from route_table t
       left join deployments d on d.deleted_at is null
       left join workspaces w on w.id = d.workspace_id
@@ -50,7 +57,24 @@ export async function readRoutes(db: Conn): Promise<{ generation: number; rows: 
       left join releases r on r.id = v.release_id
      where t.id = 1`.execute(db);
   const generation = Number(rows[0]?.generation ?? 0);
-  return { generation, rows: rows.filter((row) => row.deployment_id !== null) };
+  return {
+    generation,
+    rows: rows
+      .filter((row) => row.deployment_id !== null)
+      .map(({ domains, ...row }) => {
+        const hosts = domains.map(hostsOf);
+        return {
+          ...row,
+          hosts: hosts.flatMap(({ serves }) => serves),
+          redirects: hosts.flatMap(({ redirects }) => redirects),
+        };
+      }),
+  };
+}
+
+interface ProvedDomain {
+  domain: string;
+  redirect_policy: RedirectPolicy;
 }
 
 export async function currentGeneration(db: Conn): Promise<number> {

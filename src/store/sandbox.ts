@@ -148,3 +148,17 @@ export async function livingSandboxIds(db: Conn): Promise<string[]> {
   const rows = await db.selectFrom('sandboxes').select('id').where('destroyed_at', 'is', null).execute();
   return rows.map((row) => row.id);
 }
+
+/** Sealed variables of a sandbox; null when none were set. */
+export async function sandboxEnv(db: Conn, id: string): Promise<string | null> {
+  const row = await db
+    .selectFrom('sandboxes')
+    .select('env_encrypted')
+    .where('id', '=', id)
+    .executeTakeFirst();
+  return row?.env_encrypted ?? null;
+}
+
+export async function setSandboxEnv(db: Conn, id: string, env_encrypted: string): Promise<void> {
+  await db.updateTable('sandboxes').set({ env_encrypted }).where('id', '=', id).execute();
+}

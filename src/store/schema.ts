@@ -1,7 +1,10 @@
 /** Row types of the tables. Domain nouns are rows without the store's private columns. */
-import type { ColumnType, Generated } from 'kysely';
+import type { ColumnType, Generated, GeneratedAlways } from 'kysely';
+import type { Approval } from '../domain/approval.ts';
+import type { AuditEntry } from '../domain/audit.ts';
 import type { Build } from '../domain/build.ts';
 import type { Deployment } from '../domain/deployment.ts';
+import type { Domain } from '../domain/domain.ts';
 import type { Event } from '../domain/event.ts';
 import type { Instance } from '../domain/instance.ts';
 import type { Operation } from '../domain/operation.ts';
@@ -9,6 +12,7 @@ import type { Release } from '../domain/release.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { ApiKey, Project, Tenant, Workspace } from '../domain/tenant.ts';
 import type { Version } from '../domain/version.ts';
+import type { Delivery, Webhook } from '../domain/webhook.ts';
 
 /** jsonb columns: read as objects, written as JSON text (see `json()` in db.ts). */
 type WrittenAs<T> = T extends Date | null
@@ -66,6 +70,17 @@ export interface Tables {
     acked_generation: ColumnType<number, number | undefined, number>;
   };
   route_table: { id: number; generation: number };
+  webhooks: Columns<Webhook> & {
+    headers_encrypted: string;
+    secret_encrypted: string;
+    leased_by: string | null;
+    leased_until: Date | null;
+  };
+  /** `position`: the order of sending; ids made in one millisecond have none. */
+  webhook_deliveries: Columns<Delivery> & { position: GeneratedAlways<number> };
+  domains: Columns<Domain>;
+  audit_log: Columns<AuditEntry>;
+  approvals: Columns<Approval>;
   objects: {
     key: string;
     kind: string;

@@ -155,3 +155,40 @@ export async function getWorkspace(db: Conn, id: string): Promise<Workspace | un
 export async function ping(db: Conn): Promise<void> {
   await sql`select 1`.execute(db);
 }
+
+const GROUPS = 1000;
+
+export async function listWorkspaces(db: Conn, tenant_id: string): Promise<Workspace[]> {
+  return db
+    .selectFrom('workspaces')
+    .select(['id', 'tenant_id', 'name', 'slug', 'external_id'])
+    .where('tenant_id', '=', tenant_id)
+    .orderBy('id')
+    .limit(GROUPS)
+    .execute();
+}
+
+export async function listProjects(db: Conn, tenant_id: string, workspace_id?: string): Promise<Project[]> {
+  let query = db
+    .selectFrom('projects')
+    .select(['id', 'tenant_id', 'workspace_id', 'name', 'slug', 'external_id'])
+    .where('tenant_id', '=', tenant_id)
+    .orderBy('id')
+    .limit(GROUPS);
+  if (workspace_id !== undefined) query = query.where('workspace_id', '=', workspace_id);
+  return query.execute();
+}
+
+export async function projectOf(db: Conn, tenant_id: string, id: string): Promise<Project | undefined> {
+  return db
+    .selectFrom('projects')
+    .select(['id', 'tenant_id', 'workspace_id', 'name', 'slug', 'external_id'])
+    .where('tenant_id', '=', tenant_id)
+    .where('id', '=', id)
+    .executeTakeFirst();
+}
+
+/** Waits its turn among those who choose a name in the same place; until the transaction ends. */
+export async function lockNames(trx: Conn, place: string): Promise<void> {
+  await sql`select pg_advisory_xact_lock(hashtextextended(${`names:${place}`}, 0))`.execute(trx);
+}

@@ -257,3 +257,37 @@ export async function recordPromoted(trx: Trx, id: string): Promise<void> {
 export async function recordSuperseded(trx: Trx, id: string): Promise<void> {
   await trx.updateTable('versions').set({ superseded: true }).where('id', '=', id).execute();
 }
+
+export interface VersionOfRelease {
+  id: string;
+  build_id: string;
+  source_sandbox_id: string | null;
+  health_check_path: string | null;
+}
+
+export async function versionsOfReleases(db: Conn, ids: string[]): Promise<Map<string, VersionOfRelease>> {
+  if (ids.length === 0) return new Map();
+  const rows = await db
+    .selectFrom('versions')
+    .select(['id', 'build_id', 'source_sandbox_id', 'run_settings'])
+    .where('id', 'in', ids)
+    .execute();
+  return new Map(
+    rows.map(({ run_settings, ...row }) => [
+      row.id,
+      { ...row, health_check_path: run_settings?.health_check_path ?? null },
+    ]),
+  );
+}
+
+/** The newest version of any state: what `redeploy` takes when nothing is live, and whose log a stream follows. */
+export async function newestVersionId(db: Conn, deployment_id: string): Promise<string | null> {
+  const row = await db
+    .selectFrom('versions')
+    .select('id')
+    .where('deployment_id', '=', deployment_id)
+    .orderBy('id', 'desc')
+    .limit(1)
+    .executeTakeFirst();
+  return row?.id ?? null;
+}

@@ -208,7 +208,8 @@ export const scaleDeployment = defineRoute({
   method: 'post',
   path: '/deployments/{id}/scale',
   tag,
-  about: 'Number of instances of a dynamic deployment.',
+  about:
+    'Number of instances of a dynamic deployment. 0 stops it (the edge answers 503) until it is scaled up or something is promoted.',
   scope: 'deployments:write',
   body: z.object({
     instances: opt(z.number().int().min(0).max(1000)),

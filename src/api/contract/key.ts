@@ -9,6 +9,7 @@ export const SCOPES = [
   'deployments:write',
   'deployments:publish',
   'deployments:promote',
+  'deployments:propose',
   'domains:write',
   'data:write',
   'usage:read',

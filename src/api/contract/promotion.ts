@@ -3,7 +3,7 @@ import { Deployment } from './deployment.ts';
 import { Environment } from './publish-input.ts';
 import { defineRoute, enveloped, opt, WaitQuery } from './route.ts';
 
-const Switched = enveloped(
+export const Switched = enveloped(
   Deployment.extend({
     operation_id: z.string(),
     version_id: z.string(),
@@ -34,7 +34,7 @@ export const rollback = defineRoute({
   path: '/deployments/{id}/rollback',
   tag,
   about: 'Back to the version or release named, else to the one that was active before.',
-  scope: 'deployments:promote',
+  scope: 'deployments:propose',
   query: WaitQuery,
   body: z.object({ version_id: opt(z.string().max(200)), release_id: opt(z.string().max(200)) }),
   answers,
@@ -48,7 +48,7 @@ export const promoteVersion = defineRoute({
   path: '/deployments/{id}/versions/{version_id}/promote',
   tag,
   about: 'Makes an existing version active, without a build.',
-  scope: 'deployments:promote',
+  scope: 'deployments:propose',
   query: WaitQuery,
   body: Promote,
   answers,
@@ -60,7 +60,7 @@ export const promoteRelease = defineRoute({
   path: '/deployments/{id}/releases/{release_id}/promote',
   tag,
   about: 'The same by release.',
-  scope: 'deployments:promote',
+  scope: 'deployments:propose',
   query: WaitQuery,
   body: Promote,
   answers,

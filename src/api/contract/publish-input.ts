@@ -49,8 +49,8 @@ export const PublishFields = {
   deployment_type: opt(z.string().max(200)),
   database: anything(),
   data_services: anything(),
-  domain: anything(),
-  custom_domain: anything(),
+  domain: opt(z.string().max(300)),
+  custom_domain: opt(z.string().max(300)),
 };
 
 export const PublishBody = z.object({ source_sandbox_id: z.string().min(1).max(200), ...PublishFields });

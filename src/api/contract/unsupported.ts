@@ -51,26 +51,6 @@ export const UNSUPPORTED: Missing[] = [
   },
   {
     calls: [
-      ['post', '/deployments/{id}/domains'],
-      ['get', '/deployments/{id}/domains'],
-      ['patch', '/deployments/{id}/domains/{domain_id}'],
-      ['post', '/deployments/{id}/domains/{domain_id}/verify'],
-      ['delete', '/deployments/{id}/domains/{domain_id}'],
-      ['get', '/custom-domains'],
-      ['post', '/custom-domains'],
-      ['delete', '/custom-domains/{domain_id}'],
-      ['post', '/domains'],
-      ['get', '/domains/{fqdn}'],
-      ['delete', '/domains/{fqdn}'],
-      ['post', '/domains/{fqdn}/verify'],
-      ['post', '/domains/{fqdn}/assign'],
-    ],
-    scope: 'deployments:read',
-    what: 'Custom domains',
-    instead: 'Use the public_url of the deployment, or put a proxy with your domain in front of the edge.',
-  },
-  {
-    calls: [
       ['get', '/docker-deploy/hosts'],
       ['get', '/docker-deploy/hosts/{host_id}'],
       ['post', '/docker-deploy/hosts/ensure'],
@@ -86,20 +66,6 @@ export const UNSUPPORTED: Missing[] = [
     scope: 'deployments:write',
     what: 'Database backups',
     instead: 'Back up the database where it runs.',
-  },
-  {
-    calls: [
-      ['get', '/webhooks'],
-      ['post', '/webhooks'],
-      ['get', '/webhooks/{webhook_id}'],
-      ['patch', '/webhooks/{webhook_id}'],
-      ['delete', '/webhooks/{webhook_id}'],
-      ['post', '/webhooks/{webhook_id}/test'],
-      ['get', '/webhooks/{webhook_id}/deliveries'],
-    ],
-    scope: 'deployments:read',
-    what: 'Webhooks',
-    instead: 'Follow GET /events/stream; it resumes by Last-Event-ID.',
   },
   {
     calls: [

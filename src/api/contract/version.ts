@@ -190,6 +190,16 @@ export const listVersions = defineRoute({
   answers: ok(listOf(Version)),
 });
 
+export const getVersionById = defineRoute({
+  id: 'getVersionById',
+  method: 'get',
+  path: '/versions/{version_id}',
+  tag,
+  about: 'The same by its id alone.',
+  scope: 'deployments:read',
+  answers: ok(enveloped(Version)),
+});
+
 export const getVersion = defineRoute({
   id: 'getVersion',
   method: 'get',

@@ -13,6 +13,7 @@ import { makeVault } from '../../store/vault.ts';
 import { createApi } from '../app.ts';
 import { makeKey } from '../auth.ts';
 import type { ApiDeps } from '../call.ts';
+import type { Resolver } from '../dns.ts';
 import { FakeEngine } from './fake-engine.ts';
 
 export const newId: NewId = (prefix) => makeId(prefix, Date.now(), randomBytes(16));
@@ -35,11 +36,24 @@ export interface Asking {
   raw?: string | Uint8Array<ArrayBuffer>;
 }
 
+/** What the test says is in the DNS. */
+export class FakeDns implements Resolver {
+  readonly records = new Map<string, string[]>();
+
+  async txt(name: string): Promise<string[]> {
+    return this.records.get(`TXT ${name}`) ?? [];
+  }
+  async cname(name: string): Promise<string[]> {
+    return this.records.get(`CNAME ${name}`) ?? [];
+  }
+}
+
 export interface TestApi {
   app: ReturnType<typeof createApi>;
   engine: FakeEngine;
   database: Database;
   deps: ApiDeps;
+  dns: FakeDns;
   tenant_id: string;
   /** Key of another tenant. */
   foreign_key: string;
@@ -56,6 +70,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
   const vault = makeVault(randomBytes(32));
   const engine = new FakeEngine({ database, newId, vault, dir });
   const logged: string[] = [];
+  const dns = new FakeDns();
   const deps: ApiDeps = {
     engine,
     database,
@@ -75,6 +90,9 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
       if (level === 'error') logged.push(`${message} ${JSON.stringify(data)}`);
     },
     idempotency_retention_ms: 24 * 3600 * 1000,
+    base_domain: 'kiln.test',
+    resolver: dns,
+    allow_private_webhooks: false,
     strict_answers: true,
   };
   const app = createApi(deps);
@@ -89,6 +107,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
     engine,
     database,
     deps,
+    dns,
     tenant_id,
     key,
     foreign_key: await add(other_id, { scopes: ['*'] }),
@@ -127,7 +146,7 @@ function addKey(database: Database) {
 
 function asker(app: TestApi['app'], own_key: string) {
   return async (method: string, at: string, o: Asking = {}): Promise<Answered> => {
-    const response = await app.request(at.startsWith('/api/') ? at : `/api/v1${at}`, {
+    const response = await app.request(at.startsWith('/api/') || at === '/mcp' ? at : `/api/v1${at}`, {
       method,
       headers: {
         authorization: `Bearer ${o.key ?? own_key}`,
@@ -142,7 +161,8 @@ function asker(app: TestApi['app'], own_key: string) {
     });
     const text = await response.text();
     const is_json = (response.headers.get('content-type') ?? '').includes('application/json');
-    if (is_json && response.status >= 400) checkError(JSON.parse(text), response);
+    if (is_json && response.status >= 400 && !text.startsWith('{"jsonrpc"'))
+      checkError(JSON.parse(text), response);
     return { status: response.status, headers: response.headers, body: is_json ? JSON.parse(text) : text };
   };
 }

@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { KilnError } from '../../domain/errors.ts';
 import { failure } from '../../domain/failure.ts';
 import { isFinished, type Operation, type OperationKind } from '../../domain/operation.ts';
 import type { Version } from '../../domain/version.ts';
@@ -12,10 +11,10 @@ import type { Database } from '../../store/db.ts';
 import {
   deploymentById,
   markDeploymentDeleted,
+  setReplicas,
   switchActiveVersion,
   takeSeq,
   takeVersionNumber,
-  updateDeployment,
 } from '../../store/deployment.ts';
 import { deleteEnvVar, setEnvVar } from '../../store/env-var.ts';
 import { type KeyScope, recordSubject } from '../../store/idempotency.ts';
@@ -284,10 +283,9 @@ export class FakeEngine {
   }
 
   async scale(deployment: { id: string }, desired_replicas: number) {
-    if (desired_replicas < 1) throw new KilnError('UNSUPPORTED', 'At least one instance.');
     return this.#database.db
       .transaction()
-      .execute((trx) => updateDeployment(trx, deployment.id, { desired_replicas }));
+      .execute((trx) => setReplicas(trx, deployment.id, desired_replicas));
   }
 
   async removeDeployment(deployment: { id: string }): Promise<void> {
