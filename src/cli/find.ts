@@ -5,7 +5,6 @@ import { type Client, segment } from './client.ts';
 import { CliError, EXIT } from './exit.ts';
 
 const MAX_NAMED = 8;
-const SIDE_BY_SIDE = 8;
 
 export async function findDeployment(client: Client, name: string): Promise<DeploymentView> {
   const path = /^dep_/.test(name) ? `/deployments/${segment(name)}` : `/deployments/by-name/${segment(name)}`;
@@ -47,17 +46,10 @@ export async function findVersion(
   );
 }
 
-/** A version by its id alone: the API keeps versions below their deployment. */
+/** A version by its id alone. */
 export async function findVersionAnywhere(client: Client, id: string): Promise<VersionView> {
-  const deployments = await Array.fromAsync(client.list<DeploymentView>('/deployments'));
-  for (let at = 0; at < deployments.length; at += SIDE_BY_SIDE) {
-    const found = await Promise.all(
-      deployments
-        .slice(at, at + SIDE_BY_SIDE)
-        .map((one) => client.find<{ data: VersionView }>(`/deployments/${one.id}/versions/${segment(id)}`)),
-    );
-    for (const one of found) if (one) return one.data;
-  }
+  const found = await client.find<{ data: VersionView }>(`/versions/${segment(id)}`);
+  if (found) return found.data;
   throw notFound(`There is no version ${id}.`, '`kiln versions NAME` shows the versions of a deployment.');
 }
 

@@ -150,6 +150,7 @@ export class FakeApi {
     const post = request.method === 'POST';
     if (noun === 'sandboxes') return this.#sandboxRoute(request, id, sub);
     if (noun === 'operations') return this.#operationRoute(id, sub === 'cancel');
+    if (noun === 'versions') return this.versions.has(id) ? { data: this.versions.get(id) } : null;
     if (noun !== 'deployments') return null;
     if (id === '' && post) return { data: this.addDeployment(request.body.name.toLowerCase(), request.body) };
     if (id === '') return { data: [...this.deployments.values()], next_cursor: null };
