@@ -7,7 +7,7 @@ export const API_BASE = '/api/v1';
 
 interface ResponseDoc {
   description: string;
-  content?: Record<string, { schema: z.ZodType | { type: 'string'; format?: 'binary' } }>;
+  content?: Record<string, { schema?: z.ZodType | { type: 'string'; format?: 'binary' } }>;
 }
 
 export function openApiDocument(routes: Route[]): object {
@@ -62,7 +62,9 @@ function responses(route: Route): Record<string, ResponseDoc> {
   for (const [status, answer] of Object.entries(route.answers)) {
     const content: NonNullable<ResponseDoc['content']> = {};
     if (answer.schema) content['application/json'] = { schema: answer.schema };
-    for (const media of answer.media ?? []) content[media] = { schema: { type: 'string' } };
+    // A stream is no single value: tools would hold each of its events to a schema.
+    for (const media of answer.media ?? [])
+      content[media] = media === 'text/event-stream' ? {} : { schema: { type: 'string' } };
     docs[status] = { description: answer.about, content };
   }
   const error = { 'application/json': { schema: ErrorBody } };
