@@ -10,7 +10,8 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
+import buildable from '../../test/fixtures/buildable.json' with { type: 'json' };
 import type { Plan } from '../domain/plan.ts';
 import { findToolchains } from '../isolation/toolchain.ts';
 import { diskFiles } from './files.ts';
@@ -21,42 +22,15 @@ const APPS = new URL('../../test/fixtures/apps/', import.meta.url).pathname;
 const COMMAND_MS = 300_000;
 const START_MS = 60_000;
 
-/** Built unless KILN_APPS says otherwise: every ecosystem, and each way of installing and starting, in minutes. */
-const BY_DEFAULT = `
-  bun-elysia deno-lone-file deno-tasks django django-asgi eleventy elixir-plug-less elixir-script
-  explicit-kiln-toml explicit-run-command fastapi-factory fastapi-src-layout flask-factory folder-with-app go-cgo go-cmd
-  go-echo go-pinned go-vendored go-workspace hono-typescript-build java-maven-plain kiln-commands-over-dockerfile
-  kiln-entrypoint kiln-toml-beats-json monorepo-bun monorepo-npm monorepo-pnpm-turbo monorepo-turbo-site-and-server
-  monorepo-yarn-nohoist node-corepack-pnpm node-exact-version node-koa node-mise node-no-manifest
-  node-prisma-postinstall node-tsx node-typescript-entry node-volta php-composer-autoload php-plain pnpm-app
-  prebuilt-output procfile-node procfile-python python-pdm python-pipenv python-plain python-poetry
-  python-poetry-groups python-setup-cfg python-uv ruby-script rust-default-run rust-plain serve-folder
-  shell-bash-with-build shell-script starlette-hypercorn static-plain static-public static-with-private-files
-  staticfile-pushstate sveltekit-static vite-no-fallback vite-react yarn-berry-app yarn-classic-app
-`
-  .trim()
-  .split(/\s+/);
-
-/** The rest whose packages are complete: larger downloads, or a second look at the same rule. */
-const ON_REQUEST = `
-  astro-node astro-static bun-serve deno-serve explicit-vite fastapi-requirements fastapi-standard-extra
-  flask-development-server flask-pyproject go-chi go-gin go-net-http gradio monorepo-root-setting next-app
-  next-custom-server next-export next-standalone node-express-npm node-fastify node-fixed-port node-hono-npm-lock
-  node-loopback node-nest node-nodemon node-plain-http node-typescript-tsc nuxt-server nuxt-spa parcel-site
-  react-router-server rust-workspace-axum spring-maven streamlit sveltekit-auto sveltekit-node vite-express-server
-  vite-outdir vite-secrets-beside vitepress-docs
-`
-  .trim()
-  .split(/\s+/);
-
 const asked = process.env.KILN_APPS;
-const everything = [...BY_DEFAULT, ...ON_REQUEST];
+/** `by_default`: every ecosystem, and each way of installing and starting, in minutes. The rest are larger downloads. */
+const everything = [...buildable.by_default, ...buildable.on_request];
 const chosen =
   asked === 'all'
     ? everything
     : asked
       ? everything.filter((name) => asked.split(',').includes(name))
-      : BY_DEFAULT;
+      : buildable.by_default;
 const path = [dirname(process.execPath), ...(process.env.PATH ?? '').split(delimiter)];
 
 /** What a builder gives: tools, a home of its own, and what the registries of this machine need. */
@@ -74,8 +48,14 @@ function environment(home: string): Record<string, string> {
     ...(roots as Record<string, string>),
     PATH: path.join(delimiter),
     HOME: home,
+    // Each app has a home of its own; only what compilers and registries would give again is shared.
+    GOCACHE: join(caches, 'go'),
+    npm_config_cache: join(caches, 'npm'),
   };
 }
+
+const caches = mkdtempSync(join(tmpdir(), 'kiln-caches-'));
+after(() => rmSync(caches, { recursive: true, force: true, maxRetries: 3 }));
 
 const installed = (tool: string): boolean => path.some((dir) => existsSync(join(dir, tool)));
 

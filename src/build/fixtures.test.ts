@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import buildable from '../../test/fixtures/buildable.json' with { type: 'json' };
 import type { Plan } from '../domain/plan.ts';
 import { diskFiles } from './files.ts';
 import { makePlan, type PlanResult } from './plan.ts';
@@ -14,6 +15,8 @@ const TABLE = new URL('../../docs/detect.md', import.meta.url);
 const WRITE = Boolean(process.env.KILN_WRITE_FIXTURES);
 
 const names = readdirSync(APPS).sort();
+/** What fixtures.system.test.ts builds. */
+const BUILT = new Set(Object.values(buildable).flat());
 
 /** What a change of wording must not touch: explanations are left out. */
 function important(result: PlanResult): unknown {
@@ -44,23 +47,47 @@ for (const name of names) {
 }
 
 test('docs/detect.md lists every app', () => {
+  const summary = [...new Set(names.map(ecosystemOf))].sort().map((ecosystem) => {
+    const apps = names.filter((name) => ecosystemOf(name) === ecosystem);
+    const features = [...new Set(apps.flatMap(frameworkOf))].sort().join(', ');
+    const built = apps.filter((name) => BUILT.has(name)).length;
+    return `| ${ecosystem} | ${features} | ${apps.length} | ${built} |`;
+  });
   const rows = names.map((name) => {
     const result = results.get(name)!;
-    return `| ${name} | ${(result.ok ? describe(result.plan) : ['refused', '', '', result.refusal.next_step]).join(' | ')} |`;
+    return `| ${name} | ${(result.ok ? [...describe(result.plan), BUILT.has(name) ? 'yes' : ''] : ['refused', '', '', result.refusal.next_step, '']).join(' | ')} |`;
   });
   const text = [
     '# What the detector knows',
     '',
     'Made from `test/fixtures/apps` by `src/build/fixtures.test.ts`; do not edit.',
     '',
-    '| app | ecosystem | mode | release | starts with, or serves |',
-    '| --- | --- | --- | --- | --- |',
+    'Planned: the plan is compared with `expected-plan.json` in every test run. Built: installed, built, started and asked for a',
+    'page by `src/build/fixtures.system.test.ts`, where the tools and registries are reachable (`KILN_APPS=all` for all of them).',
+    'The list is `test/fixtures/buildable.json`.',
+    '',
+    '| ecosystem | frameworks | planned | built |',
+    '| --- | --- | --- | --- |',
+    ...summary,
+    '',
+    '| app | ecosystem | mode | release | starts with, or serves | built |',
+    '| --- | --- | --- | --- | --- | --- |',
     ...rows,
     '',
   ].join('\n');
   if (WRITE) writeFileSync(TABLE, text);
   assert.equal(unaligned(text), unaligned(readFileSync(TABLE, 'utf8')));
 });
+
+function ecosystemOf(name: string): string {
+  const result = results.get(name)!;
+  return result.ok ? (result.plan.ecosystem ?? 'commands of the author') : 'refused, with what to do';
+}
+
+function frameworkOf(name: string): string[] {
+  const result = results.get(name)!;
+  return result.ok && result.plan.framework ? [result.plan.framework] : [];
+}
 
 /** The formatter aligns the columns. */
 const unaligned = (table: string): string => table.replace(/ +/g, ' ').replace(/-{3,}/g, '---');

@@ -145,11 +145,12 @@ test('ten thousand files, deep folders and circles of links take little time', (
     writeFileSync(join(root, 'package.json'), '{"workspaces":["**"]}');
     const times: number[] = [];
     for (let round = 0; round < 5; round++) {
-      const started = performance.now();
+      const before = process.cpuUsage();
       makePlan(diskFiles(root), { overrides: {} });
-      times.push(performance.now() - started);
+      const { user, system } = process.cpuUsage(before);
+      times.push((user + system) / 1000);
     }
-    // 30 ms on the machine this was written on; the best of five, because others use it too.
+    // 30 ms on the machine this was written on. Of the processor's time: others use the machine too.
     assert.ok(Math.min(...times) < 100, `took ${times.map(Math.round).join(', ')} ms`);
   } finally {
     rmSync(root, { recursive: true, force: true });

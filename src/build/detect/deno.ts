@@ -18,10 +18,10 @@ export const deno: Detector = {
   looks_for: ['deno.json', 'deno.jsonc'],
   detect: (app) => {
     const file = app.first('deno.json', 'deno.jsonc');
-    const entry = entryOf(app, file !== null);
-    if (!file && !entry) return null;
     const config = file ? app.jsonc(file) : null;
     const task = file ? (stringAt(config, 'tasks', 'start') ?? stringAt(config, 'tasks', 'serve')) : null;
+    const entry = entryOf(app, file !== null, task);
+    if (!file && !entry) return null;
     if (!entry && !task) {
       return {
         stuck: `${file} is there, but no start task and no main.ts.`,
@@ -61,7 +61,9 @@ export const deno: Detector = {
       start: `${SETUP}; ${task && stringAt(config, 'tasks', 'start') === null ? 'exec deno task serve' : start}`,
       setup: SETUP,
       port: fixed.port ?? (silent && !task ? 8000 : null),
-      run_env: { DENO_NO_UPDATE_CHECK: '1' },
+      // The machine's own certificates too: a registry behind a proxy has one of those.
+      build_env: { DENO_TLS_CA_STORE: 'mozilla,system' },
+      run_env: { DENO_NO_UPDATE_CHECK: '1', DENO_TLS_CA_STORE: 'mozilla,system' },
       toolchains: [{ name: 'node', version: null, source: null }],
       evidence: [
         ...(file
@@ -96,8 +98,10 @@ function denoVersion(app: App): string {
   return pin && /^\d+\.\d+\.\d+$/.test(pin) ? pin : DENO;
 }
 
-function entryOf(app: App, configured: boolean): string | null {
+function entryOf(app: App, configured: boolean, task: string | null): string | null {
   if (app.entrypoint && app.exists(app.entrypoint)) return app.entrypoint;
+  const run = /([\w./-]{1,200}\.[jt]sx?)(?:\s|$)/.exec(task ?? '')?.[1] ?? null;
+  if (run !== null && app.exists(run)) return run;
   return (
     ENTRIES.find(
       (file) => app.exists(file) && (configured || app.search([file], /\bDeno\.serve\b/) !== null),
