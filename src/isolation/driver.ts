@@ -4,8 +4,10 @@
  * `contract.ts`; skips there carry a reason and a capability flag.
  */
 import type { ListeningPort } from '../domain/failure.ts';
+import type { MachineImage } from './image.ts';
+import type { HostContact, NetworkPolicy } from './network/policy.ts';
 
-export type DriverName = 'process' | 'bubblewrap';
+export type DriverName = 'process' | 'bubblewrap' | 'docker' | 'qemu' | 'firecracker';
 
 export interface Capabilities {
   /** Files outside the workspace, the toolchains and /tmp cannot be seen. */
@@ -16,6 +18,13 @@ export interface Capabilities {
   fixed_workspace_path: boolean;
   /** Machines die with the engine, even on kill -9. */
   dies_with_engine: boolean;
+  /** `MachineSpec.network` is enforced for builds and execs: the host's loopback and private ranges cannot be reached. */
+  limits_network: boolean;
+  /**
+   * A machine takes seconds to start and its workspace is copied in and out: a build runs all its commands in one
+   * machine, and sandbox execs are better served by another driver.
+   */
+  copies_workspace: boolean;
 }
 
 export type SelfTest = { ok: true; detail: string } | { ok: false; reason: string; install: string | null };
@@ -46,8 +55,19 @@ export interface MachineSpec {
   /** The whole environment besides what the driver adds (PATH, HOME, TMPDIR, registry settings). Nothing of the engine's. */
   env: Record<string, string>;
   limits: Limits;
+  /** What builds and execs may reach; instances are servers and keep the driver's own network. Default open. */
+  network?: NetworkPolicy;
+  /** A folder that outlives the machine, seen read-write at `/cache` (`KILN_CACHE_DIR` says where); builds only. */
+  cache?: CacheFolder | null;
   /** Receives raw output as it comes; must not throw. */
   on_output: (stream: 'stdout' | 'stderr', chunk: Buffer) => void;
+}
+
+export interface CacheFolder {
+  /** On the host; belongs to one deployment, so nobody can poison another's. A driver may keep a disk image in it. */
+  dir: string;
+  /** Holds: a build that fills it loses the oldest entries, or the whole cache, never the build. Bytes. */
+  max_bytes: number;
 }
 
 export type ExitReason =
@@ -57,7 +77,9 @@ export type ExitReason =
   | 'out_of_memory'
   | 'too_many_processes'
   | 'out_of_disk'
-  | 'log_limit';
+  | 'log_limit'
+  /** The virtual machine itself broke: kernel panic, hypervisor death, no sign of life. */
+  | 'machine_failed';
 
 export interface MachineExit {
   reason: ExitReason;
@@ -68,6 +90,14 @@ export interface MachineExit {
   peak_memory_bytes: number;
   peak_processes: number;
   duration_ms: number;
+  /** Processor time of all processes together; null when the driver cannot tell. Milliseconds. */
+  cpu_ms?: number | null;
+  /** How far the disk grew at most; null when the driver cannot tell. Bytes. */
+  disk_bytes?: number | null;
+  /** Hosts asked for through the network policy's proxy, refused ones included. */
+  hosts?: HostContact[];
+  /** For `machine_failed`, and wherever the driver knows more than the reason says: one sentence. */
+  detail?: string | null;
 }
 
 export interface Machine {
@@ -98,6 +128,8 @@ export interface DriverOptions {
 export interface IsolationDriver {
   name: DriverName;
   capabilities: Capabilities;
+  /** Image drivers: the root file system of builds, and the base layers of the images made from them. Else null. */
+  base_image?: MachineImage | null;
   /** Runs something real; never "the file exists". */
   selfTest(): Promise<SelfTest>;
   /** Identifies what a release built here can run on: platform, libc and toolchain versions. Stable text. */

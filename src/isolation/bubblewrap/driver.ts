@@ -64,6 +64,8 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       hides_host_processes: true,
       fixed_workspace_path: true,
       dies_with_engine: true,
+      limits_network: false,
+      copies_workspace: false,
     },
     selfTest: async () => (await test()).result,
     base: () => describeBase(host.search_path, 'fixed'),

@@ -22,6 +22,8 @@ export function processDriver(o: DriverOptions): IsolationDriver {
       hides_host_processes: false,
       fixed_workspace_path: false,
       dies_with_engine: false,
+      limits_network: false,
+      copies_workspace: false,
     },
     async selfTest(): Promise<SelfTest> {
       if (!existsSync('/proc/self/environ'))
