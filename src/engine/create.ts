@@ -71,13 +71,15 @@ export class LocalEngine implements Engine {
   }
 
   async prepare(): Promise<void> {
-    const { db, database, driver, id } = this.#ctx;
+    const { db, database, driver, builder, runtime, id } = this.#ctx;
     await driver.sweep(new Set());
+    if (builder !== driver) await builder.sweep(new Set());
     await expireLeasesOf(db, id);
     if (database.kind === 'pglite') await unlockAllIdempotent(db);
     await removeEngine(db, id);
     await registerEngine(db, { id, host: os.hostname(), pid: process.pid });
-    await adoptInstances(this.#ctx, 'starting');
+    await adoptInstances(this.#ctx, 'starting', this.#supervisor);
+    await runtime?.sweep(this.#supervisor.here());
     await sweepFolders(this.#ctx);
     await bookStrayObjects(this.#ctx);
   }

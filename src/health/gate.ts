@@ -17,6 +17,8 @@ export interface GateReplica {
   /** Read anew for each probe. */
   host: string;
   port: number;
+  /** Where the app itself is to listen, when that is another port than the one probed (forwarded into a machine). */
+  app_port?: number;
   /** Called when nobody listened at host and port: a chance to find the app on another address of this machine. */
   refused?(): Promise<void>;
   exited: Promise<MachineExit>;
@@ -184,7 +186,8 @@ class Gate {
     signal.throwIfAborted();
     const failure = diagnose({
       host: replica.host,
-      port: replica.port,
+      port: replica.app_port ?? replica.port,
+      forwarded: replica.app_port !== undefined,
       path,
       phase,
       startup_timeout_ms,

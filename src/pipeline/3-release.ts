@@ -13,6 +13,7 @@ import { recordObject } from '../store/object.ts';
 import { insertRelease } from '../store/release.ts';
 import { recordRelease } from '../store/version.ts';
 import type { Built } from './2-build.ts';
+import { packApp, packBuiltImage } from './pack-image.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 
 const PACKING_MS = 10 * 60_000;
@@ -76,18 +77,21 @@ async function pack(
       });
       return artifact === null ? failed(outputMissing(plan, topFolders(from.tree))) : ok(artifact);
     }
+    if (from.kind === 'image') return await packBuiltImage(run, { packing, archive: from.archive, plan });
     const { dir } = from;
     const output = await resolveInside(dir, plan.output_path);
     const info = await stat(output).catch(() => null);
     if (info === null || !info.isDirectory()) return failed(outputMissing(plan, await foldersOf(dir)));
     if (plan.kind === 'static') return ok(await packStatic({ ...packing, root: output }));
     const { root, cwd } = layout(plan, dir, output);
+    const base = run.builder.base_image;
+    if (base) return ok(await packApp(run, { packing, base, plan, root, cwd }));
     const release = {
       command: plan.start ?? '',
       cwd,
       port: plan.port,
       env: plan.run_env,
-      base: run.base,
+      base: run.builder_base,
     };
     return ok(await packRootfs({ ...packing, root, release }));
   } catch (error) {

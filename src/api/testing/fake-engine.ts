@@ -374,7 +374,7 @@ export class FakeEngine {
       platform: 'linux-x64',
       data_dir: this.#dir,
       database: { kind: 'pglite', ok: true, detail: 'answers' },
-      isolation: { in_use: 'fake', drivers: [] },
+      isolation: { builds: 'fake', host: 'fake', images: null, dockerfiles: null, drivers: [] },
       base: 'test',
       disk: [],
       disk_free_bytes: 1,
