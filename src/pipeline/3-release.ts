@@ -56,7 +56,8 @@ async function adopt(run: Run, release: Release): Promise<Release> {
   return release;
 }
 
-async function pack(
+/** Makes the artifact and stores its bytes; no row is written. */
+export async function pack(
   run: Run,
   built: Built,
   from: Exclude<Built['from'], { kind: 'release' }>,
