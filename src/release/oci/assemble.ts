@@ -6,14 +6,21 @@ import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
-import type { Descriptor, ImageConfig, ImageRunConfig } from '../../domain/image.ts';
-import { MEDIA_TYPES } from '../../domain/image.ts';
+import type { ImageConfig, ImageRunConfig } from '../../domain/image.ts';
 import type { MachineImage } from '../../isolation/image.ts';
 import { packTree } from '../../source/pack.ts';
 import type { ObjectStore } from '../../store/objects/port.ts';
 import { writeLayer } from './layer-file.ts';
-import { hostArchitecture, layerCoding } from './manifest.ts';
-import { blobKey, digestOfFile, hasBlob, putBlob, putBlobFile, putImage, type StoredBlob } from './store.ts';
+import { asOciLayer, hostArchitecture } from './manifest.ts';
+import {
+  digestOfFile,
+  hasBlob,
+  layerDescriptor,
+  objectsOf,
+  putBlob,
+  putBlobFile,
+  putImage,
+} from './store.ts';
 
 /** Images have no age: a time in them would make equal ones differ (I11). */
 const EPOCH = '1970-01-01T00:00:00Z';
@@ -82,12 +89,8 @@ export async function assembleImage(of: Assembly): Promise<Assembled> {
     const layer = await putBlobFile(objects, out_path, await digestOfFile(out_path));
     const image = await putImage(objects, {
       config: appConfig(base.config, run, `sha256:${packed.sha256}`),
-      layers: [...base.manifest.layers.map(asOci), layerDescriptor(layer)],
-      manifest: {
-        schemaVersion: 2,
-        mediaType: MEDIA_TYPES.manifest,
-        annotations: { 'org.opencontainers.image.base.digest': base.digest },
-      },
+      layers: [...base.manifest.layers.map(asOciLayer), layerDescriptor(layer)],
+      annotations: { 'org.opencontainers.image.base.digest': base.digest },
     });
     return {
       digest: image.digest,
@@ -112,22 +115,6 @@ async function bringLayers(
     signal?.throwIfAborted();
     if (!(await hasBlob(objects, layer))) await putBlob(objects, await base.blob(layer.digest), layer);
   }
-}
-
-/** An OCI manifest names its layers by OCI's types, wherever they come from. */
-function asOci({ mediaType, digest, size }: Descriptor): Descriptor {
-  const coding = layerCoding(mediaType);
-  const type = { gzip: MEDIA_TYPES.layer_gzip, zstd: MEDIA_TYPES.layer_zstd, none: MEDIA_TYPES.layer_tar };
-  return { mediaType: type[coding], digest, size };
-}
-
-function layerDescriptor({ digest, size_bytes }: StoredBlob): Descriptor {
-  return { mediaType: MEDIA_TYPES.layer_gzip, digest, size: size_bytes };
-}
-
-function objectsOf(blobs: StoredBlob[]): Assembled['blobs'] {
-  const by_key = new Map(blobs.map(({ digest, size_bytes }) => [blobKey(digest), size_bytes]));
-  return [...by_key].map(([key, size_bytes]) => ({ key, size_bytes }));
 }
 
 function appConfig(base: ImageConfig, run: AppRun, diff_id: string): ImageConfig {
@@ -185,7 +172,10 @@ export async function imageFromRootfsTar(of: {
   const out_path = path.join(of.tmp_dir, `${of.name}.rootfs.tar.gz`);
   const input = typeof of.tar === 'string' ? createReadStream(of.tar) : of.tar;
   try {
-    const layer = await writeLayer(input, out_path, { max_bytes: of.max_bytes });
+    const layer = await writeLayer(input, out_path, {
+      max_bytes: of.max_bytes,
+      rewrite: { epoch_s: null },
+    });
     await putBlobFile(of.objects, out_path, layer.digest);
     const image = await putImage(of.objects, {
       config: {
@@ -197,7 +187,6 @@ export async function imageFromRootfsTar(of: {
         history: [{ created: EPOCH, created_by: of.created_by }],
       },
       layers: [layerDescriptor(layer)],
-      manifest: { schemaVersion: 2, mediaType: MEDIA_TYPES.manifest },
     });
     return { digest: image.digest, config: image.config, blobs: objectsOf(image.blobs) };
   } finally {

@@ -1,4 +1,4 @@
-/** Layers that Kiln writes: a tar, checked on the way, gzipped into a file; with the option, its times are cut to an epoch. */
+/** Layers that Kiln writes: a tar, checked on the way, gzipped into a file; if asked, its times are cut to an epoch. */
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -17,21 +17,29 @@ export interface LayerFile {
   diff_id: string;
 }
 
+/** `as_is`: the tar's bytes stay, so its diff_id does. Else see below; without an epoch, times stay. */
+export type Rewriting = 'as_is' | { epoch_s: number | null };
+
 /**
- * Rewrites a layer, compressed or not, into the new file `path`: every entry in one form of header, times no later than
- * `epoch_s`, ended where the archive ends. Contents, names, owners, modes and extended attributes stay.
+ * Writes a layer, compressed or not, gzipped into the new file `path`. Rewritten, it has every entry in one form of
+ * header, times no later than the epoch, and ends where the archive ends; contents, names, owners, modes and extended
+ * attributes stay.
  * @throws KilnError INVALID_ARCHIVE; the file is gone then
  */
 export async function writeLayer(
   layer: Readable,
   path: string,
-  o: { max_bytes: number; epoch_s?: number },
+  o: { max_bytes: number; rewrite: Rewriting },
 ): Promise<LayerFile> {
   const tar_hash = createHash('sha256');
   const file_hash = createHash('sha256');
   const file = createWriteStream(path, { flags: 'wx', highWaterMark: 1024 * 1024 });
   try {
-    await pipeline(rewritten(layer, o), hashing(tar_hash), gzip(), hashing(file_hash), file);
+    const tar =
+      o.rewrite === 'as_is'
+        ? asItIs(layer, o.max_bytes)
+        : rewritten(layer, o.max_bytes, o.rewrite.epoch_s ?? Number.POSITIVE_INFINITY);
+    await pipeline(tar, hashing(tar_hash), gzip(), hashing(file_hash), file);
     return {
       digest: `sha256:${file_hash.digest('hex')}`,
       size_bytes: file.bytesWritten,
@@ -52,10 +60,20 @@ function hashing(hash: ReturnType<typeof createHash>): Transform {
   });
 }
 
-async function* rewritten(
-  layer: Readable,
-  { max_bytes, epoch_s = Number.POSITIVE_INFINITY }: { max_bytes: number; epoch_s?: number },
-): AsyncGenerator<Buffer> {
+/** Digest of a layer's uncompressed tar, which is read as one on the way. */
+export async function diffIdOf(layer: Readable, max_bytes: number): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of asItIs(layer, max_bytes)) hash.update(chunk);
+  return `sha256:${hash.digest('hex')}`;
+}
+
+async function* asItIs(layer: Readable, max_bytes: number): AsyncGenerator<Buffer> {
+  const out: Buffer[] = [];
+  const receiver = { entry: () => {}, data: () => {}, entryEnd: () => {} };
+  yield* throughTar(layer, receiver, { out, max_bytes, on_chunk: (chunk) => out.push(chunk) });
+}
+
+async function* rewritten(layer: Readable, max_bytes: number, epoch_s: number): AsyncGenerator<Buffer> {
   const out: Buffer[] = [];
   let size = 0;
   const receiver: TarReceiver = {

@@ -167,7 +167,7 @@ export const TAR_END = Buffer.alloc(END_BYTES);
 export async function* throughTar(
   layer: Readable,
   receiver: TarReceiver,
-  o: { out: Buffer[]; max_bytes: number; on_chunk?: (chunk: Buffer) => void },
+  o: { out: Buffer[]; max_bytes: number; on_chunk?: (chunk: Buffer) => unknown },
 ): AsyncGenerator<Buffer> {
   const reader = new TarReader(receiver);
   let seen = 0;

@@ -110,7 +110,6 @@ export async function imageOf(
       rootfs: { type: 'layers', diff_ids: tars.map(sha256) },
     },
     layers: stored,
-    manifest: { schemaVersion: 2, mediaType: MEDIA_TYPES.manifest },
   });
   return { ...image, tars };
 }

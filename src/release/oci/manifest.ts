@@ -43,6 +43,13 @@ export function layerCoding(media_type: string): LayerCoding {
   return LAYER_CODINGS[media_type]!;
 }
 
+/** An OCI manifest names its layers by OCI's types, wherever they come from. */
+export function asOciLayer({ mediaType, digest, size }: Descriptor): Descriptor {
+  const coding = layerCoding(mediaType);
+  const type = { gzip: MEDIA_TYPES.layer_gzip, zstd: MEDIA_TYPES.layer_zstd, none: MEDIA_TYPES.layer_tar };
+  return { mediaType: type[coding], digest, size };
+}
+
 const text = z.string().max(MAX_TEXT);
 const texts = z.array(text).max(MAX_ITEMS);
 const digest = z.string().regex(DIGEST, 'is not sha256:<64 lower-case hex digits>');

@@ -8,6 +8,7 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { KilnError } from '../../domain/errors.ts';
 import type { Descriptor, ImageConfig, ImageManifest } from '../../domain/image.ts';
+import { MEDIA_TYPES } from '../../domain/image.ts';
 import type { ObjectStore } from '../../store/objects/port.ts';
 import { digestOf, hexOf, invalidImage, MAX_DOCUMENT_BYTES, parseConfig, parseManifest } from './manifest.ts';
 
@@ -95,6 +96,17 @@ export async function getDocument(objects: ObjectStore, digest: string): Promise
   return bytes;
 }
 
+/** Of a layer that Kiln gzipped. */
+export function layerDescriptor({ digest, size_bytes }: StoredBlob): Descriptor {
+  return { mediaType: MEDIA_TYPES.layer_gzip, digest, size: size_bytes };
+}
+
+/** The objects of an image for the books of retention, each once. */
+export function objectsOf(blobs: StoredBlob[]): { key: string; size_bytes: number }[] {
+  const by_key = new Map(blobs.map(({ digest, size_bytes }) => [blobKey(digest), size_bytes]));
+  return [...by_key].map(([key, size_bytes]) => ({ key, size_bytes }));
+}
+
 export interface StoredImage {
   digest: string;
   manifest: ImageManifest;
@@ -107,23 +119,28 @@ export async function readImage(objects: ObjectStore, digest: string): Promise<S
   return { digest, manifest, config };
 }
 
-/** Stores configuration and manifest; the layers must be there. */
+/** Stores configuration and manifest; the layers must be there. With `config_bytes`, the configuration's own bytes stay. */
 export async function putImage(
   objects: ObjectStore,
-  of: { config: ImageConfig; layers: Descriptor[]; manifest: Omit<ImageManifest, 'config' | 'layers'> },
+  of: {
+    config: ImageConfig;
+    config_bytes?: Buffer;
+    layers: Descriptor[];
+    annotations?: Record<string, string>;
+  },
 ): Promise<StoredImage & { blobs: StoredBlob[] }> {
-  const config_bytes = Buffer.from(JSON.stringify(of.config));
+  const config_bytes = of.config_bytes ?? Buffer.from(JSON.stringify(of.config));
   const config = await putBytes(objects, config_bytes);
   const manifest: ImageManifest = {
     schemaVersion: 2,
-    mediaType: of.manifest.mediaType,
+    mediaType: MEDIA_TYPES.manifest,
     config: {
-      mediaType: 'application/vnd.oci.image.config.v1+json',
+      mediaType: MEDIA_TYPES.config,
       digest: config.digest,
       size: config.size_bytes,
     },
     layers: of.layers,
-    ...(of.manifest.annotations ? { annotations: of.manifest.annotations } : {}),
+    ...(of.annotations ? { annotations: of.annotations } : {}),
   };
   const bytes = Buffer.from(JSON.stringify(manifest));
   parseConfig(config_bytes, parseManifest(bytes)); // what Kiln writes it must be able to read
