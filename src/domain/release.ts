@@ -7,7 +7,8 @@ import type { Ownership } from './attribution.ts';
 export type ArtifactKind = 'static' | 'rootfs' | 'oci';
 
 export interface ArtifactManifest {
-  files: number;
+  /** Absent for an image that another tool made. */
+  files?: number;
   total_bytes: number;
   entrypoint: string | null;
   /** Object that maps paths to byte ranges of the tar (static only). */
@@ -17,6 +18,7 @@ export interface ArtifactManifest {
   workdir?: string;
   /** Every object the image consists of besides its manifest (oci only). */
   blob_keys?: string[];
+  layers?: number;
   /** Where the image says that it listens, and how a look at its health is taken (oci only). */
   exposed_port?: number | null;
 }

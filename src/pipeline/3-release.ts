@@ -38,10 +38,14 @@ export async function packRelease(run: Run, built: Built): Promise<Result<Releas
     return row;
   });
   run.log.note(
-    `release ${release.id}: ${artifact.kind}, ${artifact.manifest.files} files, ${artifact.manifest.total_bytes} bytes, sha256 ${artifact.sha256}`,
+    `release ${release.id}: ${artifact.kind}, ${contents(artifact)}, ${artifact.manifest.total_bytes} bytes, sha256 ${artifact.sha256}`,
   );
   run.version = { ...run.version, release_id: release.id };
   return ok(release);
+}
+
+function contents({ manifest }: Artifact): string {
+  return manifest.files === undefined ? `${manifest.layers} layers` : `${manifest.files} files`;
 }
 
 /** The release of an earlier build from equal inputs becomes this version's release too. */

@@ -7,6 +7,7 @@ import { setBuildState } from '../store/build.ts';
 import { buildFailure } from './build-failure.ts';
 import { commandScript, markFilter } from './command-script.ts';
 import type { Run } from './run.ts';
+import { SOURCE_DATE_EPOCH } from './source-date-epoch.ts';
 import type { VersionEnv } from './version-env.ts';
 
 /** Null when all of them succeeded. */
@@ -78,8 +79,13 @@ async function runMachine(
     workspace_dir: of.dir,
     cwd: of.plan.root,
     command: of.command,
-    // 1980-01-01: the earliest time a zip can hold; tools that honour it put no clock into their output (I11).
-    env: { CI: 'true', KILN: '1', SOURCE_DATE_EPOCH: '315532800', ...of.plan.build_env, ...of.env.vars },
+    env: {
+      CI: 'true',
+      KILN: '1',
+      SOURCE_DATE_EPOCH: String(SOURCE_DATE_EPOCH),
+      ...of.plan.build_env,
+      ...of.env.vars,
+    },
     limits: { ...run.limits.build, time_ms: Math.max(1, of.until - Date.now()) },
     network: run.network,
     on_output: of.on_output,

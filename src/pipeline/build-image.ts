@@ -1,8 +1,9 @@
 /** Dockerfile mode: BuildKit builds the image; what comes out is a tar that stage 3 takes in. */
 import path from 'node:path';
 import type { Plan } from '../domain/plan.ts';
-import { explainImageBuild } from './build-failure.ts';
+import { buildFailure } from './build-failure.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
+import { SOURCE_DATE_EPOCH } from './source-date-epoch.ts';
 import type { VersionEnv } from './version-env.ts';
 
 export async function buildImage(
@@ -25,8 +26,7 @@ export async function buildImage(
     target: plan.dockerfile?.target ?? null,
     build_args: { ...plan.build_env, ...pick(false) },
     secrets: pick(true),
-    // 1980-01-01, as for every other build (I11).
-    source_date_epoch: 315_532_800,
+    source_date_epoch: SOURCE_DATE_EPOCH,
     limits: run.limits.build,
     network: run.network,
     cache_key: run.deployment.id,
@@ -36,6 +36,7 @@ export async function buildImage(
   });
   run.signal.throwIfAborted();
   run.log.note(`${layout ? 'done' : 'failed'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
-  if (layout === null) return failed(explainImageBuild(exit, run.limits.build, run.log.tail(200)));
+  const problem = buildFailure(exit, 'Dockerfile', run.limits.build, run.log.tail(50));
+  if (problem || layout === null) return failed(problem!);
   return ok({ archive, layout });
 }

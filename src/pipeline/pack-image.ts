@@ -5,9 +5,10 @@ import type { ImageConfig } from '../domain/image.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { MachineImage } from '../isolation/image.ts';
 import { type Artifact, neverRun } from '../release/artifact.ts';
-import { importArchive } from '../release/oci/archive.ts';
+import { type Imported, importArchive } from '../release/oci/archive.ts';
 import { type Assembled, assembleImage } from '../release/oci/assemble.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
+import { SOURCE_DATE_EPOCH } from './source-date-epoch.ts';
 
 export interface ImagePacking {
   objects: Run['objects'];
@@ -49,8 +50,8 @@ export async function packBuiltImage(
   const image = await importArchive({
     ...of.packing,
     archive: of.archive,
-    // 1980-01-01, as everywhere (I11): equal builds give equal digests whatever the clock says.
-    normalise: { epoch_seconds: 315_532_800 },
+    // Equal builds give equal digests whatever the clock said (I11).
+    normalise: { epoch_s: SOURCE_DATE_EPOCH, keep: 0 },
     signal: run.signal,
   });
   const { Cmd, Entrypoint } = image.config.config ?? {};
@@ -58,16 +59,21 @@ export async function packBuiltImage(
   return ok(artifactOf(image, { base: 'dockerfile' }));
 }
 
-function artifactOf(image: Assembled, also: { base: string; workdir?: string }): Artifact {
+function artifactOf(
+  image: Omit<Imported, 'manifest'> & Partial<Assembled>,
+  also: { base: string; workdir?: string },
+): Artifact {
   const [manifest, ...rest] = image.blobs;
+  const stored_bytes = image.blobs.reduce((sum, { size_bytes }) => sum + size_bytes, 0);
   return {
     kind: 'oci',
     sha256: image.digest.slice('sha256:'.length),
     object_key: manifest!.key,
-    stored_bytes: manifest!.size_bytes,
+    stored_bytes,
     manifest: {
-      files: image.files,
-      total_bytes: image.total_bytes,
+      ...(image.files === undefined ? {} : { files: image.files }),
+      total_bytes: image.total_bytes ?? stored_bytes,
+      layers: image.config.rootfs.diff_ids.length,
       entrypoint: null,
       ...also,
       blob_keys: rest.map(({ key }) => key),
@@ -78,7 +84,7 @@ function artifactOf(image: Assembled, also: { base: string; workdir?: string }):
       kind: at === 0 ? ('release' as const) : ('blob' as const),
       size_bytes,
     })),
-    skipped: image.skipped,
+    skipped: image.skipped ?? [],
   };
 }
 
