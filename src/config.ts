@@ -55,6 +55,7 @@ export interface ApiLimits {
   body_bytes: number;
   file_bytes: number;
   archive_bytes: number;
+  archive_files: number;
   sandboxes: number;
   deployments: number;
   queued_publishes: number;
@@ -185,6 +186,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       body_bytes: 64 * MIB,
       file_bytes: 64 * MIB,
       archive_bytes: 4 * GIB,
+      archive_files: sourceFiles(said),
       sandboxes: 10_000,
       deployments: 10_000,
       queued_publishes: QUEUED_PUBLISHES,
@@ -212,7 +214,7 @@ function pipelineLimits(said: Options): PipelineLimits {
   return {
     source: {
       max_bytes: said.number('source-limit', 2048, 1, MANY) * MIB,
-      max_files: said.number('source-files', 200_000, 1, 10_000_000),
+      max_files: sourceFiles(said),
     },
     artifact_bytes: said.number('artifact-limit', 1024, 1, MANY) * MIB,
     build: {
@@ -224,6 +226,10 @@ function pipelineLimits(said: Options): PipelineLimits {
       on_log_limit: 'kill',
     },
   };
+}
+
+function sourceFiles(said: Options): number {
+  return said.number('source-files', 200_000, 1, 10_000_000);
 }
 
 /** What was said, by flag or by environment; every complaint names the option. */

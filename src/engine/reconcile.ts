@@ -5,6 +5,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Instance } from '../domain/instance.ts';
+import { UPLOAD_PREFIX } from '../domain/sandbox.ts';
 import { beatEngine, livingEngineIds, removeSilentEngines } from '../store/engine.ts';
 import {
   retireOrphanedGating,
@@ -117,6 +118,8 @@ export async function sweepFolders(ctx: EngineContext): Promise<void> {
   await emptyExcept(folders.instances, (name) => wanted.has(name));
   const sandboxes = new Set(await livingSandboxIds(ctx.db));
   await emptyExcept(folders.sandboxes, (name) => sandboxes.has(name));
+  for (const id of await readdir(folders.sandboxes))
+    await emptyExcept(path.join(folders.sandboxes, id), (name) => !name.startsWith(UPLOAD_PREFIX));
   await emptyExcept(folders.work, () => false);
   await emptyExcept(folders.tmp, () => false);
   await emptyExcept(folders.machines, () => false);

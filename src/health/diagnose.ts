@@ -86,7 +86,7 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
   }
   return (
     namedInLog(seen.log_tail) ??
-    'Read the last log lines below, fix the error, and publish again. A missing environment variable is the most common cause.'
+    'Read the last log lines, fix the error, and publish again. A missing environment variable is the most common cause.'
   );
 }
 
@@ -188,7 +188,7 @@ function statusNextStep(path: string, status: number): string {
     return `${path} asks for a login: name a public path with --health-check-path, or exempt ${path} from authentication.`;
   }
   if (status >= 500) {
-    return 'The app runs but fails: see the last log lines below. A missing environment variable or an unreachable database is the most common cause.';
+    return 'The app runs but fails: see its last log lines. A missing environment variable or an unreachable database is the most common cause.';
   }
   return `Make ${path} answer 2xx to a plain GET with the host name localhost, or name another path with --health-check-path.`;
 }

@@ -5,7 +5,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type DiskWatch, watchDisk } from './disk.ts';
+import { countPause, type DiskWatch, watchDisk } from './disk.ts';
 import type { ExitReason, Machine, MachineExit, MachineSpec } from './driver.ts';
 import type { Host, Prepared } from './host.ts';
 import { readProc } from './marks.ts';
@@ -132,6 +132,7 @@ class Run {
     this.disk = await watchDisk({
       dirs: [spec.workspace_dir, join(this.private_dir, 'tmp'), join(this.private_dir, 'home')],
       limit_bytes: spec.limits.disk_bytes,
+      count_every_ms: countPause(spec.kind),
       pids: () => this.pids(),
       on_full: () => this.fail('out_of_disk'),
     });
