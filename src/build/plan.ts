@@ -150,7 +150,10 @@ function fromDockerfile(of: Case, facts: DockerfileFacts): PlanResult {
     ecosystem: 'dockerfile',
     kind: 'dynamic',
     port: facts.port,
+    health_check_path: facts.health_check_path,
+    startup_timeout_ms: facts.startup_timeout_ms,
     evidence: facts.evidence,
+    warnings: facts.warnings,
     would_change: [
       `build_command or run_command builds without the Dockerfile${rule ? ` (as ${rule})` : ''}; so does removing it.`,
     ],
