@@ -4,7 +4,7 @@ import { quote } from '../quote.ts';
 import { type App, openApp } from './app.ts';
 import { type Detection, type Detector, detection, type Stuck } from './detector.ts';
 import { type FrameworkPlan, frameworksOf, serverLibrary } from './node/frameworks.ts';
-import { nxProject } from './node/nx.ts';
+import { nxAbove, nxProject } from './node/nx.ts';
 import { binPath, type NodePackage, nodePackage, nodeVersion } from './node/package.ts';
 import { callsManager, refusesNpm } from './node/package-manager.ts';
 import {
@@ -16,13 +16,21 @@ import {
   servedFolder,
   startScript,
 } from './node/start.ts';
-import { localDependencies, workspacePackages } from './node/workspace.ts';
+import { localDependencies, workspacePackages, workspacePatterns } from './node/workspace.ts';
 import { fixedPort, fixedPortNotes } from './port.ts';
 
 const PORT_IN_CODE = /\.listen\(\s*(\d{2,5})\b|\bport\b\s*[:=]\s*(\d{2,5})\b|\bPORT\b\s*=\s*(\d{2,5})\b/i;
 const READS_PORT = /\benv(?:\.|\[['"]|\.get\(['"])PORT\b|\bPORT\b[^=\n]{0,40}\benv\b/;
 const LOOPBACK =
   /\.listen\([^)]{0,80}['"](127\.0\.0\.1|localhost)['"]|\bhost(?:name)?\s*[:=]\s*['"](127\.0\.0\.1|localhost)['"]/;
+
+/** What only the folder of an app has. */
+const APP_FILES =
+  'index.html src app pages server.js index.js angular.json .vitepress docs/.vitepress .eleventy.js'.split(
+    ' ',
+  );
+const APP_CONFIG =
+  /^(?:next|nuxt|astro|svelte|vite|vue|react-router|remix|gatsby|docusaurus|eleventy|webpack)[.-]config\.[cm]?[jt]s$/;
 
 /** A lone server.js may as well be a script for browsers; this cannot. */
 const USES_NET = /['"](?:node:)?(?:http|https|http2|net)['"]/;
@@ -32,10 +40,35 @@ export const node: Detector = {
   looks_for: ['package.json', 'server.js'],
   detect: (app) => {
     const pkg = nodePackage(app);
-    if (pkg) return detectNx(pkg) ?? detectPackage(pkg) ?? detectMember(pkg) ?? stuck(pkg);
-    return app.exists('package.json') ? null : detectFile(app);
+    if (!pkg) return app.exists('package.json') ? null : (projectOfNx(app) ?? detectFile(app));
+    const found = detectNx(pkg);
+    if (found) return found;
+    const member = holdsOnlyMembers(pkg) ? detectMember(pkg) : null;
+    return member ?? detectPackage(pkg) ?? detectMember(pkg) ?? projectOfNx(app) ?? stuck(pkg);
   },
 };
+
+/**
+ * A workspace root may list what its members use; it is an app itself only when it has something to run or to build
+ * from. `npm run build` of such a root builds every member.
+ */
+function holdsOnlyMembers(pkg: NodePackage): boolean {
+  return (
+    workspacePatterns(pkg.app).length > 0 &&
+    startScript(pkg) === null &&
+    servedFolder(pkg) === null &&
+    pkg.app.entrypoint === null &&
+    !APP_FILES.some((name) => pkg.app.exists(name)) &&
+    !pkg.app.list().some(({ name }) => APP_CONFIG.test(name))
+  );
+}
+
+/** The folder is a project of an Nx workspace above it, and that is where it is built. */
+function projectOfNx(app: App): Detection | Stuck | null {
+  const above = nxAbove(app);
+  const pkg = above && nodePackage(above);
+  return pkg ? detectNx(pkg) : null;
+}
 
 /** The application of an Nx workspace that keeps one package.json for all. */
 function detectNx(pkg: NodePackage): Detection | Stuck | null {
