@@ -24,11 +24,13 @@ export interface Stage {
   values: ReadonlyMap<string, string>;
 }
 
-const MAX_LINES = 5000;
+const MAX_LINES = 3000;
 const MAX_LINE_LENGTH = 4000;
 /** Longer ones are data, not instructions that a plan needs. */
 const MAX_ARGS_LENGTH = 16 * 1024;
 const MAX_STAGES = 100;
+/** `ENV A=$A$A` doubles each time. */
+const MAX_VALUE_LENGTH = 2000;
 const TAKES_HERE_DOCUMENTS = new Set(['RUN', 'COPY', 'ADD']);
 const HERE_DOCUMENT = /(?:^|\s)\d*<<-?\s*(?:(["'])([\w.-]{1,100})\1|([\w.-]{1,100}))/g;
 
@@ -155,5 +157,5 @@ export function filledIn(text: string, values: ReadonlyMap<string, string>): str
       return '';
     },
   );
-  return known && !result.includes('$') ? result : null;
+  return known && !result.includes('$') && result.length <= MAX_VALUE_LENGTH ? result : null;
 }

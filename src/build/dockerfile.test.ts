@@ -160,6 +160,7 @@ test('hostile ones cost no more than reading them', () => {
     'FROM a AS b\n',
     'RUN <<A\n',
     'ENV A=$A$A$A$A\n',
+    'ENV B=${A:-xyz}$B A=$B$B$B\n',
     'EXPOSE 1 \\\n',
     '\\',
     'ARG "',
@@ -169,10 +170,12 @@ test('hostile ones cost no more than reading them', () => {
     "'",
     '\0',
   ]) {
-    const started = performance.now();
+    const before = process.cpuUsage();
     factsOf('FROM x', piece.repeat(size / piece.length));
     factsOf('FROM x', `HEALTHCHECK CMD curl ${piece.repeat(size / piece.length)}`);
-    const took_ms = performance.now() - started;
+    // Of the processor's time: others use the machine too.
+    const { user, system } = process.cpuUsage(before);
+    const took_ms = (user + system) / 1000;
     assert.ok(took_ms < 500, `${JSON.stringify(piece)} took ${took_ms} ms`);
   }
 });

@@ -9,7 +9,7 @@ import { stringAt, type Table, tableAt } from '../../manifest.ts';
 import { quote } from '../../quote.ts';
 import { type App, openApp } from '../app.ts';
 import type { Stuck } from '../detector.ts';
-import type { FrameworkPlan } from './frameworks.ts';
+import type { FrameworkPlan } from './framework.ts';
 
 const FOLDERS = ['apps', 'packages', 'projects', '.'];
 const MAX_PROJECTS = 100;
@@ -27,10 +27,12 @@ interface Project {
 }
 
 /** What a build makes: a Next server, a Node program or a folder of files, relative to the workspace. */
-type Made = { found: string } & ({ next: string } | { program: string } | { site: string });
+type Made = { found: string } & ({ next: string } | { program: string; entry: string } | { site: string });
 
 /** The one application of the workspace, as a framework's plan; null when this is no such workspace. */
-export function nxProject(app: App): (FrameworkPlan & { evidence: Evidence[] }) | Stuck | null {
+export function nxProject(
+  app: App,
+): (FrameworkPlan & { evidence: Evidence[]; entry?: string }) | Stuck | null {
   if (!app.exists('nx.json')) return null;
   const projects = applications(app);
   if (projects.length === 0) return null;
@@ -59,7 +61,8 @@ export function nxProject(app: App): (FrameworkPlan & { evidence: Evidence[] }) 
   }
   if ('program' in made) {
     const start = `exec node ${quote(made.program)}`;
-    return { ...shared, kind: 'dynamic', start, evidence: evidence(`this is a server: ${made.program}`) };
+    const follows = `this is a server: ${made.program}`;
+    return { ...shared, kind: 'dynamic', start, entry: made.entry, evidence: evidence(follows) };
   }
   return {
     ...shared,
@@ -115,7 +118,8 @@ function byExecutor(dir: string, build: Table): Made {
   if (/^@nx\/next:/.test(executor)) return { found, next: folder };
   if (FOR_NODE.test(executor) && stringAt(options, 'target') !== 'web') {
     const main = (stringAt(options, 'outputFileName') ?? 'main.js').replace(/\.ts$/, '.js');
-    return { found, program: `${folder}/${main}` };
+    const entry = stringAt(options, 'main') ?? `${dir}/src/main.ts`;
+    return { found, program: `${folder}/${main}`, entry };
   }
   return { found, site: /:application$/.test(executor) ? `${folder}/browser` : folder };
 }
@@ -136,6 +140,6 @@ function byConfig(app: App, dir: string): Made | null {
   // Vite builds a site from its index.html; without one it is a library.
   if (vite) return app.exists(`${dir}/index.html`) ? { found: vite, site: output } : null;
   return app.search([file], /\btarget\s*:\s*['"`]node/) !== null
-    ? { found: file, program: `${output}/main.js` }
+    ? { found: file, program: `${output}/main.js`, entry: `${dir}/src/main.ts` }
     : { found: file, site: output };
 }
