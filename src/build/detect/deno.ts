@@ -101,7 +101,10 @@ function denoVersion(app: App): string {
 }
 
 function entryOf(app: App, configured: boolean, task: string | null): string | null {
-  if (app.entrypoint && app.exists(app.entrypoint)) return app.entrypoint;
+  const asked = app.entrypoint;
+  if (asked && /\.[cm]?[jt]sx?$/.test(asked) && app.read(asked) !== null) {
+    if (configured || app.search([asked], /\bDeno\./)) return asked;
+  }
   const run = /([\w./-]{1,200}\.[jt]sx?)(?:\s|$)/.exec(task ?? '')?.[1] ?? null;
   if (run !== null && app.exists(run)) return run;
   return (
