@@ -260,7 +260,7 @@ export class LocalEngine implements Engine {
 
   async publicUrl(deployment: Deployment): Promise<string> {
     const workspace = await getWorkspace(this.#ctx.db, deployment.workspace_id);
-    return this.#ctx.urlOf(deployment.slug, workspace?.slug ?? 'default');
+    return this.#ctx.urlOf(deployment.slug, workspace?.host_label ?? 'default');
   }
 
   gc(options: { dry_run: boolean }) {
