@@ -25,6 +25,8 @@ export interface Config {
   retention: Retention;
   api_limits: ApiLimits;
   allow_private_webhooks: boolean;
+  /** Hold every answer of the API to its schema; one that does not fit is a 500 and a line in the log. */
+  strict_answers: boolean;
   log_level: 'info' | 'warn' | 'error' | 'silent';
 }
 
@@ -74,6 +76,9 @@ export const OPTIONS = {
   'keep-versions': { about: 'newest versions of a deployment that are always kept (default 10)' },
   'allow-private-webhooks': {
     about: 'yes or no: may webhooks reach private and loopback addresses, and plain http (default no)',
+  },
+  'strict-answers': {
+    about: 'yes or no: check every answer of the API against its schema before it is sent (default no)',
   },
   'log-level': { about: 'info, warn, error or silent (default info)' },
 } as const;
@@ -133,6 +138,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       idempotency_retention_ms: 24 * 3600 * SECOND,
     },
     allow_private_webhooks: said.choice('allow-private-webhooks', 'no', ['yes', 'no'] as const) === 'yes',
+    strict_answers: said.choice('strict-answers', 'no', ['yes', 'no'] as const) === 'yes',
     log_level: said.choice('log-level', 'info', ['info', 'warn', 'error', 'silent'] as const),
   };
   refuseOpenProcessDriver(config);
