@@ -35,6 +35,7 @@ export interface ApiLimits {
   file_bytes: number;
   archive_bytes: number;
   sandboxes: number;
+  sandbox_snapshots: number;
   deployments: number;
   queued_publishes: number;
   idempotency_retention_ms: number;
@@ -133,6 +134,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       file_bytes: 64 * MIB,
       archive_bytes: 4 * GIB,
       sandboxes: 10_000,
+      sandbox_snapshots: 10_000,
       deployments: 10_000,
       queued_publishes: QUEUED_PUBLISHES,
       idempotency_retention_ms: 24 * 3600 * SECOND,

@@ -23,6 +23,7 @@ export interface ApiDeps {
     /** Compressed size of an uploaded archive. */
     archive_bytes: number;
     sandboxes: number;
+    sandbox_snapshots: number;
     deployments: number;
     queued_publishes: number;
   };

@@ -10,6 +10,7 @@ import { type Db as BossDb, fromPglite } from 'pg-boss';
 import * as migration001 from './migrations/001-start.ts';
 import * as migration002 from './migrations/002-api.ts';
 import * as migration003 from './migrations/003-hosts.ts';
+import * as migration004 from './migrations/004-snapshots.ts';
 import type { Tables } from './schema.ts';
 
 export type Db = Kysely<Tables>;
@@ -29,7 +30,12 @@ export interface Database {
   close(): Promise<void>;
 }
 
-const MIGRATIONS = { '001-start': migration001, '002-api': migration002, '003-hosts': migration003 };
+const MIGRATIONS = {
+  '001-start': migration001,
+  '002-api': migration002,
+  '003-hosts': migration003,
+  '004-snapshots': migration004,
+};
 
 export function json<T>(value: T): RawBuilder<T> {
   return sql`${JSON.stringify(value)}::jsonb`;

@@ -82,6 +82,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
       file_bytes: 2 * 1024 * 1024,
       archive_bytes: 4 * 1024 * 1024,
       sandboxes: 1000,
+      sandbox_snapshots: 1000,
       deployments: 1000,
       queued_publishes: 150,
       ...limits,
