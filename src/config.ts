@@ -34,6 +34,8 @@ export interface Config {
   retention: Retention;
   api_limits: ApiLimits;
   allow_private_webhooks: boolean;
+  /** Hold every answer of the API to its schema; one that does not fit is a 500 and a line in the log. */
+  strict_answers: boolean;
   log_level: 'info' | 'warn' | 'error' | 'silent';
 }
 
@@ -57,6 +59,7 @@ export interface ApiLimits {
   archive_bytes: number;
   archive_files: number;
   sandboxes: number;
+  sandbox_snapshots: number;
   deployments: number;
   queued_publishes: number;
   idempotency_retention_ms: number;
@@ -124,6 +127,9 @@ export const OPTIONS = {
   'allow-private-webhooks': {
     about: 'yes or no: may webhooks reach private and loopback addresses, and plain http (default no)',
   },
+  'strict-answers': {
+    about: 'yes or no: check every answer of the API against its schema before it is sent (default no)',
+  },
   'log-level': { about: 'info, warn, error or silent (default info)' },
 } as const;
 
@@ -188,11 +194,13 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       archive_bytes: 4 * GIB,
       archive_files: sourceFiles(said),
       sandboxes: 10_000,
+      sandbox_snapshots: 10_000,
       deployments: 10_000,
       queued_publishes: QUEUED_PUBLISHES,
       idempotency_retention_ms: 24 * 3600 * SECOND,
     },
     allow_private_webhooks: said.choice('allow-private-webhooks', 'no', ['yes', 'no'] as const) === 'yes',
+    strict_answers: said.choice('strict-answers', 'no', ['yes', 'no'] as const) === 'yes',
     log_level: said.choice('log-level', 'info', ['info', 'warn', 'error', 'silent'] as const),
   };
   refuseOpenProcessDriver(config);

@@ -185,7 +185,7 @@ function apiDeps(config: Config, ctx: EngineContext, engine: LocalEngine): ApiDe
     resolver: dnsResolver(),
     allow_private_webhooks: config.allow_private_webhooks,
     idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
-    strict_answers: false,
+    strict_answers: config.strict_answers,
     log: say,
   };
 }

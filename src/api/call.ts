@@ -25,6 +25,7 @@ export interface ApiDeps {
     /** Files and folders in it. */
     archive_files: number;
     sandboxes: number;
+    sandbox_snapshots: number;
     deployments: number;
     queued_publishes: number;
   };

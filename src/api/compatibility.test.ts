@@ -90,6 +90,13 @@ test('what clients rely on', () => {
   }
 });
 
+test('a call that only ever refused may become one that works', () => {
+  const refusing = document();
+  post(refusing).responses = { '4XX': post(refusing).responses['200'] };
+  assert.deepEqual(breakingChanges(refusing, document()), []);
+  assert.equal(breakingChanges(document(), refusing).length, 1);
+});
+
 test('what they do not notice', () => {
   const cases: ((doc: Any) => void)[] = [
     () => {},

@@ -21,13 +21,18 @@ export function breakingChanges(before: Doc, after: Doc): string[] {
   const walk: Walk = { before, after, found: [], seen: new Set() };
   for (const [path, item] of Object.entries<Doc>(before.paths ?? {}))
     for (const method of METHODS) {
-      if (item[method] === undefined) continue;
+      // A call that could only be refused had no users to break.
+      if (item[method] === undefined || !canSucceed(item[method])) continue;
       const at = `${method.toUpperCase()} ${path}`;
       const now = after.paths?.[path]?.[method];
       if (now === undefined) walk.found.push(`${at}: the call is gone`);
       else compareCall(walk, at, item[method], now);
     }
   return walk.found;
+}
+
+function canSucceed(call: Doc): boolean {
+  return Object.keys(call.responses ?? {}).some((status) => /^[123]/.test(status));
 }
 
 function compareCall(walk: Walk, at: string, was: Doc, now: Doc): void {

@@ -4,7 +4,9 @@ import { eventPattern } from '../domain/webhook.ts';
 import { eventSeq, eventsAfter, lastEventSeq } from '../store/event.ts';
 import { type AnyCall, handle, type Mounted } from './call.ts';
 import { streamEvents } from './contract/event.ts';
+import { streamSandboxEvents } from './contract/sandbox-stream.ts';
 import { invalidFields } from './errors.ts';
+import { findSandbox } from './find.ts';
 import { eventStream, type Send, streamError } from './sse.ts';
 
 const BATCH = 200;
@@ -15,6 +17,7 @@ interface Wanted {
   types: RegExp | null;
   deployment_id?: string;
   operation_id?: string;
+  sandbox_id?: string;
 }
 
 /** `deployment.*,sandbox.created` as one expression; null for everything. */
@@ -84,12 +87,26 @@ export const eventHandlers: Mounted[] = [
       ...(deployment_id === undefined ? {} : { deployment_id }),
       ...(operation_id === undefined ? {} : { operation_id }),
     };
-    const last_id = call.request.headers.get('last-event-id') ?? call.query.last_event_id ?? null;
-    const after = await startAt(call, last_id, from === 'start');
-    return eventStream(
-      call.request,
-      (send, signal) => follow(call, wanted, after, send, signal),
-      streamError(call),
-    );
+    return stream(call, wanted, call.query.last_event_id, from === 'start');
+  }),
+  handle(streamSandboxEvents, async (call) => {
+    const { id } = await findSandbox(call, call.params.id);
+    const { from, last_event_id } = call.query;
+    return stream(call, { types: null, sandbox_id: id }, last_event_id, from === 'start');
   }),
 ];
+
+async function stream(
+  call: AnyCall,
+  wanted: Wanted,
+  last_event_id: string | undefined,
+  from_start: boolean,
+): Promise<Response> {
+  const last_id = call.request.headers.get('last-event-id') ?? last_event_id ?? null;
+  const after = await startAt(call, last_id, from_start);
+  return eventStream(
+    call.request,
+    (send, signal) => follow(call, wanted, after, send, signal),
+    streamError(call),
+  );
+}

@@ -20,12 +20,12 @@ export async function workspaceOf(call: AnyCall, sandbox_id: string): Promise<st
 }
 
 /** How the caller sees a path: `/workspace/…`. */
-function shown(root: string, real: string): string {
+export function shown(root: string, real: string): string {
   const relative = path.relative(root, real);
   return relative === '' ? WORKSPACE : `${WORKSPACE}/${relative}`;
 }
 
-function gone(user_path: string, error: unknown): never {
+export function gone(user_path: string, error: unknown): never {
   const code = (error as NodeJS.ErrnoException).code;
   if (code === 'ENOENT' || code === 'ENOTDIR')
     throw new KilnError('NOT_FOUND', `There is no file ${JSON.stringify(user_path)}.`);

@@ -4,12 +4,14 @@ import { KilnError } from '../domain/errors.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { Release } from '../domain/release.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
+import type { SandboxSnapshot } from '../domain/snapshot.ts';
 import type { Version } from '../domain/version.ts';
 import { getDeployment } from '../store/deployment.ts';
 import { getOperation } from '../store/operation.ts';
 import { decodeCursor, type PageRequest } from '../store/page.ts';
 import { getRelease } from '../store/release.ts';
 import { getSandbox, setSandboxState } from '../store/sandbox.ts';
+import { getSnapshot } from '../store/snapshot.ts';
 import { getVersion } from '../store/version.ts';
 import type { AnyCall } from './call.ts';
 
@@ -44,6 +46,18 @@ export async function findRelease(call: AnyCall, deployment_id: string | null, i
   const row = await getRelease(call.deps.database.db, call.caller.tenant_id, id);
   if (!row || !inProject(call, row) || (deployment_id !== null && row.deployment_id !== deployment_id))
     throw notFound('release', id);
+  return row;
+}
+
+/** `sandbox_id` null: of any sandbox. */
+export async function findSnapshot(
+  call: AnyCall,
+  sandbox_id: string | null,
+  id: string,
+): Promise<SandboxSnapshot> {
+  const row = await getSnapshot(call.deps.database.db, call.caller.tenant_id, id);
+  if (!row || !inProject(call, row) || (sandbox_id !== null && row.sandbox_id !== sandbox_id))
+    throw notFound('snapshot', id);
   return row;
 }
 

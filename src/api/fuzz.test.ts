@@ -50,8 +50,17 @@ const odd = fc.oneof(
   fc.jsonValue(),
 );
 
-/** Commands would be run for real, and a destroyed sandbox would end the fun. */
-const LEFT_OUT = new Set(['execSandbox', 'streamExec', 'deleteSandbox', 'deleteDeployment', 'streamEvents']);
+/** Commands would be run for real, a destroyed sandbox would end the fun, and streams do not end. */
+const LEFT_OUT = new Set([
+  'execSandbox',
+  'streamExec',
+  'deleteSandbox',
+  'deleteDeployment',
+  'streamEvents',
+  'streamSandboxEvents',
+  'streamSandboxLogs',
+  'watchSandboxFiles',
+]);
 const endpoints = new Map(
   ENDPOINTS.filter(({ route }) => !LEFT_OUT.has(route.id)).map(({ route }) => [route.id, route]),
 );

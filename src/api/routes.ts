@@ -9,6 +9,7 @@ import { domainHandlers } from './domain.ts';
 import { envVarHandlers } from './env-var.ts';
 import { eventHandlers } from './event.ts';
 import { execHandlers } from './exec.ts';
+import { exportHandlers } from './export.ts';
 import { fileHandlers } from './file.ts';
 import { houseHandlers } from './house.ts';
 import { instanceHandlers } from './instance.ts';
@@ -20,6 +21,8 @@ import { publishHandlers } from './publish.ts';
 import { releaseHandlers } from './release.ts';
 import { sandboxHandlers } from './sandbox.ts';
 import { sandboxEnvHandlers } from './sandbox-env.ts';
+import { sandboxStreamHandlers } from './sandbox-stream.ts';
+import { snapshotHandlers } from './snapshot.ts';
 import { tenantHandlers } from './tenant.ts';
 import { unsupportedHandlers } from './unsupported.ts';
 import { versionHandlers } from './version.ts';
@@ -28,6 +31,9 @@ import { webhookHandlers } from './webhook.ts';
 export const ENDPOINTS: Mounted[] = [
   ...sandboxHandlers,
   ...sandboxEnvHandlers,
+  ...sandboxStreamHandlers,
+  ...snapshotHandlers,
+  ...exportHandlers,
   ...unsupportedHandlers,
   ...archiveHandlers,
   ...fileHandlers,

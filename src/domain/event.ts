@@ -2,6 +2,8 @@
 export type EventType =
   | 'sandbox.created'
   | 'sandbox.destroyed'
+  | 'sandbox.snapshot_created'
+  | 'sandbox.snapshot_deleted'
   | 'deployment.created'
   | 'deployment.updated'
   | 'deployment.deleted'

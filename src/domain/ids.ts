@@ -9,6 +9,7 @@ export type IdPrefix =
   | 'prj'
   | 'sbx'
   | 'snp'
+  | 'exp'
   | 'dep'
   | 'ver'
   | 'rel'

@@ -10,7 +10,10 @@ export interface Workspace {
   id: string;
   tenant_id: string;
   name: string;
+  /** Its name within the tenant. */
   slug: string;
+  /** Its name in host names, unique over the install: the slug, or with a suffix when another tenant came first. */
+  host_label: string;
   external_id: string | null;
 }
 

@@ -27,7 +27,7 @@ export interface EdgeOptions {
   port: number;
   feed: RouteFeed;
   objects: ObjectStore;
-  /** Deployments are `<slug>.<workspace_slug>.<base_domain>`. */
+  /** Deployments are `<slug>.<host label of the workspace>.<base_domain>`. */
   base_domain: string;
   limits?: Partial<EdgeLimits>;
   log: Log;

@@ -55,7 +55,7 @@ export class MemoryFeed implements RouteFeed {
 const NO_ROUTE: RouteRow = {
   deployment_id: 'dep_1',
   slug: 'shop',
-  workspace_slug: 'acme',
+  host_label: 'acme',
   state: 'running',
   version_id: null,
   release_id: null,

@@ -27,7 +27,7 @@ export class RouteTable {
     this.generation = generation;
     this.instance_ids = new Set(rows.flatMap((row) => row.instances.map((instance) => instance.id)));
     for (const row of rows) {
-      this.#by_host.set(`${row.slug}.${row.workspace_slug}.${base_domain}`.toLowerCase(), row);
+      this.#by_host.set(`${row.slug}.${row.host_label}.${base_domain}`.toLowerCase(), row);
     }
     // A custom host never takes over a host that is somebody's own.
     for (const row of rows) {

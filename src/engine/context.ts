@@ -61,8 +61,8 @@ export interface EngineContext extends Ports {
   retention: Retention;
   /** Whether webhooks may reach addresses of this machine and of private networks, and use plain http. */
   allow_private_webhooks: boolean;
-  /** `http://<slug>.<workspace>.localhost:7080` of a deployment. */
-  urlOf(slug: string, workspace_slug: string): string;
+  /** `http://<slug>.<host label of its workspace>.localhost:7080` of a deployment. */
+  urlOf(slug: string, host_label: string): string;
   now(): Date;
   say: Log;
 }

@@ -27,7 +27,7 @@ import { getWorkspace } from '../store/tenant.ts';
 import { versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import { type DoctorReport, examine } from './doctor.ts';
-import type { Accepted, Engine, ExecRequest, PublishInput, Switched } from './engine.ts';
+import type { Accepted, Engine, ExecRequest, PublishInput, Switched, WorkspaceSource } from './engine.ts';
 import { instanceLogPath } from './instance-machine.ts';
 import { Supervisor } from './instances.ts';
 import { OperationWaiters } from './operation-waiters.ts';
@@ -36,6 +36,8 @@ import { acceptPublish, acceptRetry } from './publish.ts';
 import { makeQueue, type Queue } from './queue.ts';
 import { adoptInstances, bookStrayObjects, Reconciler, sweepFolders } from './reconcile.ts';
 import { collect } from './retention.ts';
+import { SandboxLogs } from './sandbox-logs.ts';
+import { discardSandbox, fillSandbox, snapshotSandbox } from './sandbox-snapshots.ts';
 import { destroySandbox, exec, workspaceDir } from './sandboxes.ts';
 import { acceptVerify } from './verify.ts';
 import { WebhookSender } from './webhooks.ts';
@@ -57,6 +59,7 @@ export class LocalEngine implements Engine {
   readonly #reconciler: Reconciler;
   readonly #waiters: OperationWaiters;
   readonly #webhooks: WebhookSender;
+  readonly #sandbox_logs: SandboxLogs;
   #gc_timer: NodeJS.Timeout | null = null;
 
   constructor({ ctx, drivers }: EngineOptions) {
@@ -69,6 +72,7 @@ export class LocalEngine implements Engine {
     this.#reconciler = new Reconciler(ctx, this.#queue, this.#supervisor);
     this.#waiters = new OperationWaiters(ctx);
     this.#webhooks = new WebhookSender(ctx);
+    this.#sandbox_logs = new SandboxLogs(ctx);
   }
 
   async prepare(): Promise<void> {
@@ -253,12 +257,28 @@ export class LocalEngine implements Engine {
     return destroySandbox(this.#ctx, sandbox);
   }
 
+  snapshotSandbox(sandbox: Sandbox) {
+    return snapshotSandbox(this.#ctx, sandbox);
+  }
+
+  fillSandbox(sandbox_id: string, from: WorkspaceSource) {
+    return fillSandbox(this.#ctx, sandbox_id, from);
+  }
+
+  discardSandbox(sandbox_id: string) {
+    return discardSandbox(this.#ctx, sandbox_id);
+  }
+
   exec(sandbox: Sandbox, request: ExecRequest) {
-    return exec(this.#ctx, sandbox, request);
+    return exec(this.#ctx, this.#sandbox_logs, sandbox, request);
   }
 
   buildLogPath(build_id: string): string {
     return path.join(this.#ctx.folders.build_logs, `${build_id}.jsonl`);
+  }
+
+  sandboxLogPath(sandbox_id: string): string {
+    return this.#sandbox_logs.path(sandbox_id);
   }
 
   instanceLogPath(instance_id: string): string {
@@ -267,7 +287,7 @@ export class LocalEngine implements Engine {
 
   async publicUrl(deployment: Deployment): Promise<string> {
     const workspace = await getWorkspace(this.#ctx.db, deployment.workspace_id);
-    return this.#ctx.urlOf(deployment.slug, workspace?.slug ?? 'default');
+    return this.#ctx.urlOf(deployment.slug, workspace?.host_label ?? 'default');
   }
 
   gc(options: { dry_run: boolean }) {

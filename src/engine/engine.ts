@@ -70,6 +70,16 @@ export interface ExecRequest {
   on_output: (stream: 'stdout' | 'stderr', chunk: Buffer) => void;
 }
 
+export interface StoredWorkspace {
+  sha256: string;
+  object_key: string;
+  size_bytes: number;
+  files: number;
+  secrets_left_out: string[];
+}
+
+export type WorkspaceSource = { stored: { object_key: string; sha256: string } } | { live: Sandbox };
+
 export interface Engine {
   id: string;
   /** Takes back what an earlier life of this engine held, and sweeps what a crash left. Before any edge starts. */
@@ -110,10 +120,18 @@ export interface Engine {
   /** The sandbox's folder on this machine; made on first use. */
   workspaceDir(sandbox: Sandbox): Promise<string>;
   destroySandbox(sandbox: Sandbox): Promise<void>;
+  /** Freezes a workspace, without its secrets, into a stored object. */
+  snapshotSandbox(sandbox: Sandbox): Promise<StoredWorkspace>;
+  /** Fills the folder of a sandbox whose row is yet to be written, from a snapshot or from another's workspace as it is. */
+  fillSandbox(sandbox_id: string, from: WorkspaceSource): Promise<void>;
+  /** Removes what `fillSandbox` made when no row came of it. */
+  discardSandbox(sandbox_id: string): Promise<void>;
   exec(sandbox: Sandbox, request: ExecRequest): Promise<Machine>;
 
   buildLogPath(build_id: string): string;
   instanceLogPath(instance_id: string): string;
+  /** What commands in the sandbox printed. */
+  sandboxLogPath(sandbox_id: string): string;
   publicUrl(deployment: Deployment): Promise<string>;
   gc(options: { dry_run: boolean }): Promise<GcReport>;
   doctor(): Promise<DoctorReport>;

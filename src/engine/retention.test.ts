@@ -12,6 +12,8 @@ import { recordObject, type StoredObject } from '../store/object.ts';
 import { fileObjectStore } from '../store/objects/files.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
 import { insertRelease, releaseById } from '../store/release.ts';
+import { insertSandbox } from '../store/sandbox.ts';
+import { deleteSnapshot, insertSnapshot } from '../store/snapshot.ts';
 import { recordRelease, setVersionState } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import { makeFolders } from './folders.ts';
@@ -30,16 +32,11 @@ describe('what retention may take', () => {
     last_used_at: days_ago(age_days),
   });
   const reference = (
-    why: 'active' | 'unfinished' | 'warm' | 'among the newest' | 'older',
+    why: 'active' | 'unfinished' | 'warm' | 'among the newest' | 'older' | 'a snapshot',
     age_days: number,
-  ) => ({
-    why,
-    version_number: 3,
-    slug: 'shop',
-    since: days_ago(age_days),
-  });
+  ) => ({ why, what: 'version 3 of shop', since: days_ago(age_days) });
 
-  for (const why of ['active', 'unfinished', 'warm', 'among the newest'] as const)
+  for (const why of ['active', 'unfinished', 'warm', 'among the newest', 'a snapshot'] as const)
     test(`never what is ${why}, however old`, () => {
       assert.equal(judge(object(999), [reference('older', 999), reference(why, 999)], now, 30).keep, true);
     });
@@ -140,5 +137,41 @@ describe('collecting', () => {
     assert.deepEqual((await collect(ctx, { dry_run: false })).removed, []);
     assert.ok((await import('node:fs')).existsSync(foreign));
     assert.ok(wet.kept.every((item) => item.reason.length > 5));
+  });
+
+  test('what a snapshot of a sandbox holds stays until it is deleted or expires', async () => {
+    const { tenant_id, workspace_id, project_id } = deployment;
+    const nobody = { external_workspace_id: null, external_user_id: null, external_project_id: null };
+    const owner = { tenant_id, workspace_id, project_id, ...nobody };
+    const object_key = `sources/${'c'.repeat(64)}.tar.zst`;
+    await objects.put(object_key, Readable.from([Buffer.from('frozen')]));
+    await recordObject(database.db, { key: object_key, kind: 'source', size_bytes: 6 });
+    const sandbox_id = newId('sbx');
+    const ids = [newId('snp'), newId('snp')];
+    await database.db.transaction().execute(async (trx) => {
+      await insertSandbox(trx, {
+        ...owner,
+        ...{ id: sandbox_id, name: 's', slug: 's', state: 'running', template_id: 't', size: 'small' },
+        ...{ tags: [], metadata: {}, timeout_sec: null, idle_timeout_sec: null, always_on: false },
+        ...{ persistent: true, env_encrypted: null },
+      });
+      for (const id of ids)
+        await insertSnapshot(trx, {
+          ...owner,
+          ...{ id, sandbox_id, comment: null, keep: true, retention_seconds: null, expires_at: null },
+          ...{ sha256: 'c', object_key, size_bytes: 6, files: 1, secrets_left_out: [] },
+        });
+    });
+    const kept = async () =>
+      (await collect(ctx, { dry_run: true })).kept.find((item) => item.key === object_key);
+    assert.match((await kept())!.reason, /^a snapshot: snp_/);
+    await database.db.transaction().execute((trx) => deleteSnapshot(trx, ids[0]!));
+    assert.ok(await kept());
+    await database.db
+      .updateTable('sandbox_snapshots')
+      .set({ expires_at: new Date(0) })
+      .where('id', '=', ids[1]!)
+      .execute();
+    assert.equal(await kept(), undefined);
   });
 });

@@ -78,15 +78,15 @@ export function judge(
 ): { keep: boolean; reason: string } {
   const age_ms = now.getTime() - object.last_used_at.getTime();
   if (age_ms < FRESH_MS) return { keep: true, reason: 'used within the last hour' };
-  for (const why of ['active', 'unfinished', 'warm', 'among the newest'] as const) {
+  for (const why of ['active', 'unfinished', 'warm', 'among the newest', 'a snapshot'] as const) {
     const found = references.find((reference) => reference.why === why);
-    if (found) return { keep: true, reason: `${why}: version ${found.version_number} of ${found.slug}` };
+    if (found) return { keep: true, reason: `${why}: ${found.what}` };
   }
   const young = references.find((r) => now.getTime() - r.since.getTime() < days * DAY_MS);
   if (young)
     return {
       keep: true,
-      reason: `version ${young.version_number} of ${young.slug} is younger than ${days} days`,
+      reason: `${young.what} is younger than ${days} days`,
     };
   if (references.length === 0 && age_ms < days * DAY_MS)
     return { keep: true, reason: `unreferenced, but used within ${days} days` };

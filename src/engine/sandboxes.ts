@@ -8,6 +8,7 @@ import { appendEvent } from '../store/event.ts';
 import { setSandboxState } from '../store/sandbox.ts';
 import type { EngineContext } from './context.ts';
 import type { ExecRequest } from './engine.ts';
+import type { SandboxLogs } from './sandbox-logs.ts';
 
 const EXEC_LIMITS = { processes: 512, log_bytes: 32 * 1024 * 1024 };
 
@@ -24,16 +25,23 @@ export async function workspaceDir(ctx: EngineContext, sandbox: Sandbox): Promis
 }
 
 /** Resolves when the command has started; `Machine.exited` tells its end. */
-export async function exec(ctx: EngineContext, sandbox: Sandbox, request: ExecRequest): Promise<Machine> {
+export async function exec(
+  ctx: EngineContext,
+  logs: SandboxLogs,
+  sandbox: Sandbox,
+  request: ExecRequest,
+): Promise<Machine> {
   if (sandbox.state !== 'running')
     throw new KilnError(
       'SANDBOX_NOT_RUNNING',
       `The sandbox ${sandbox.name} is ${sandbox.state}; resume it first.`,
     );
-  return ctx.driver.start({
+  const workspace_dir = await workspaceDir(ctx, sandbox);
+  const log = logs.command(sandbox.id, request.env);
+  const starting = ctx.driver.start({
     id: ctx.newId('mch'),
     kind: 'exec',
-    workspace_dir: await workspaceDir(ctx, sandbox),
+    workspace_dir,
     cwd: request.cwd,
     command: request.command,
     env: request.env,
@@ -46,8 +54,14 @@ export async function exec(ctx: EngineContext, sandbox: Sandbox, request: ExecRe
       log_bytes: EXEC_LIMITS.log_bytes,
       on_log_limit: 'kill',
     },
-    on_output: request.on_output,
+    on_output: (stream, chunk) => {
+      log.write(stream, chunk);
+      request.on_output(stream, chunk);
+    },
   });
+  const ended = () => void log.end();
+  starting.then((machine) => machine.exited).then(ended, ended);
+  return starting;
 }
 
 /** The row first: a folder without a living row is swept at the next start. */

@@ -21,9 +21,16 @@ export interface ExclusionRules {
   include_git: boolean;
   /** Static content with nothing to build it from: `dist`, `build`, `target` and `_build` are the content. */
   keep_outputs?: boolean;
+  /**
+   * How much of the tree is wanted. `source` (the default): what a build needs. A copy of a workspace keeps all of it, and
+   * one that is stored leaves out the secrets, which `.kilnignore` may take back in.
+   */
+  wanted?: Wanted;
   /** Is there such a path in the tree? Without it `deps` is kept everywhere (it is an Elixir cache only beside mix.exs). */
   exists?: (rel_path: string) => boolean;
 }
+
+export type Wanted = 'source' | 'all_but_secrets' | 'all';
 
 /** Folders a build writes. Only folders: a script called `build` is source. */
 const OUTPUTS = new Set(['dist', 'build', 'target', '_build']);
@@ -63,6 +70,7 @@ const SECRET = /^\.env(\.local|\..*\.local)?$/;
 
 /** Makes the function that decides for each path (relative to the root, '/' between segments, no './'). */
 export function makeExclusion(root_rules: ExclusionRules): Exclusion {
+  if (root_rules.wanted === 'all') return () => null;
   const output = outputSegments(root_rules.output_path);
   const text = root_rules.kilnignore ?? '';
   const rules = compileRules(text);
@@ -76,6 +84,7 @@ export function makeExclusion(root_rules: ExclusionRules): Exclusion {
     const rule = (place === 'inside' ? rules_inside : rules)?.test(is_dir ? `${path}/` : path);
     if (rule?.unignored) return null;
     if (SECRET.test(basename(path))) return 'secret';
+    if (root_rules.wanted === 'all_but_secrets') return null;
     if (builtIn(path, is_dir, place === 'inside' ? output : null, root_rules)) return 'excluded';
     return rule?.ignored ? 'ignored' : null;
   };

@@ -12,6 +12,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../domain/errors.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
+import type { Wanted } from './exclude.ts';
 import { type Listing, withoutGone } from './listing.ts';
 import { fingerprint, readCache, writeCache } from './snapshot-cache.ts';
 import { surveySource } from './survey.ts';
@@ -35,6 +36,7 @@ export interface SnapshotOptions {
   include_git: boolean;
   /** Static content with nothing to build it from: `dist`, `build`, `target` are kept. */
   keep_outputs?: boolean;
+  wanted?: Wanted;
   limits: SnapshotLimits;
   store: ObjectStore;
   /** Where to remember what an unchanged workspace looks like; null: always read everything. */
@@ -101,10 +103,10 @@ class Freezing {
   }
 
   async look(): Promise<void> {
-    const { output_path, include_git, keep_outputs = false, limits, signal } = this.#o;
+    const { output_path, include_git, keep_outputs = false, wanted = 'source', limits, signal } = this.#o;
     signal?.throwIfAborted();
     this.#looked_at_ms = Date.now();
-    const rules = { output_path, include_git, keep_outputs };
+    const rules = { output_path, include_git, keep_outputs, wanted };
     const survey = await surveySource(this.#root, rules, limits.max_files);
     this.left_out = survey.left_out;
     this.secrets_left_out = survey.secrets_left_out;
@@ -174,7 +176,8 @@ function refuseTooLarge(listing: Listing, max_bytes: number): void {
   if (size_bytes > max_bytes) throw new TarTooLarge(size_bytes, max_bytes);
 }
 
-function explain(error: unknown): unknown {
+/** Words what went wrong while a tree was read for a caller who can do something about it. */
+export function explain(error: unknown): unknown {
   if (error instanceof TreeUnreadable) {
     return new KilnError(
       'SNAPSHOT_FAILED',

@@ -1,5 +1,5 @@
 import { lstatSync } from 'node:fs';
-import { makeExclusion } from './exclude.ts';
+import { makeExclusion, type Wanted } from './exclude.ts';
 import { type Listing, settleListing, sortByBytes } from './listing.ts';
 import { statPaths } from './stat.ts';
 import { readRules, walkSteps } from './walk.ts';
@@ -9,6 +9,7 @@ export interface SourceRules {
   output_path: string | null;
   include_git: boolean;
   keep_outputs: boolean;
+  wanted?: Wanted;
 }
 
 export interface SurveyTask {

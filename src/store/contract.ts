@@ -11,6 +11,8 @@ import { deploymentById, lockDeployment, switchActiveVersion, takeSeq } from './
 import { appendEvent, eventsAfter } from './event.ts';
 import { beginIdempotent, finishIdempotent, readIdempotent } from './idempotency.ts';
 import { claimOperation, finishOperation, getOperation, guard, LeaseLost } from './operation.ts';
+import { readRoutes } from './route.ts';
+import { ensureOwner, ensureTenant } from './tenant.ts';
 import { recordPlan, setVersionState } from './version.ts';
 
 export function storeContract(name: string, openDatabase: () => Promise<Database>): void {
@@ -83,6 +85,31 @@ export function storeContract(name: string, openDatabase: () => Promise<Database
         events.map(({ seq }) => seq),
         Array.from({ length: 30 }, (_, n) => first + n + 1),
       );
+    });
+
+    test('tenants that choose the same names at once never meet in one host', async () => {
+      const slugs = ['left', 'right', 'third'].map((name) => `${name}-${newId('ten').slice(-8)}`);
+      const tenants: string[] = [];
+      for (const slug of slugs) {
+        const named = { name: slug, slug };
+        const tenant = await database.db.transaction().execute((trx) => ensureTenant(trx, newId, named));
+        tenants.push(tenant.id);
+      }
+      const owners = await Promise.all(
+        [...tenants, ...tenants].map((id) =>
+          database.db
+            .transaction()
+            .execute((trx) => ensureOwner(trx, newId, id, { workspace_slug: 'acme', project_slug: 'shop' })),
+        ),
+      );
+      const workspaces = new Map(owners.map((owner) => [owner!.workspace.id, owner!.workspace]));
+      assert.equal(workspaces.size, 3, 'each tenant finds its own by the slug it chose');
+      assert.deepEqual([...new Set([...workspaces.values()].map(({ slug }) => slug))], ['acme']);
+      const made: string[] = [];
+      for (const owner of owners.slice(0, 3)) made.push((await aDeployment(database.db, 'shop', owner)).id);
+      const { rows } = await readRoutes(database.db);
+      const hosts = rows.filter((row) => made.includes(row.deployment_id));
+      assert.equal(new Set(hosts.map(({ slug, host_label }) => `${slug}.${host_label}`)).size, 3);
     });
 
     test('a plan is written once; a ready version never fails (I1)', async () => {

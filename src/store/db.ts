@@ -9,6 +9,9 @@ import pg from 'pg';
 import { type Db as BossDb, fromPglite } from 'pg-boss';
 import * as migration001 from './migrations/001-start.ts';
 import * as migration002 from './migrations/002-api.ts';
+import * as migration003 from './migrations/003-hosts.ts';
+import * as migration004 from './migrations/004-snapshots.ts';
+import * as migration005 from './migrations/005-verify.ts';
 import type { Tables } from './schema.ts';
 
 export type Db = Kysely<Tables>;
@@ -28,7 +31,13 @@ export interface Database {
   close(): Promise<void>;
 }
 
-const MIGRATIONS = { '001-start': migration001, '002-api': migration002 };
+const MIGRATIONS = {
+  '001-start': migration001,
+  '002-api': migration002,
+  '003-hosts': migration003,
+  '004-snapshots': migration004,
+  '005-verify': migration005,
+};
 
 export function json<T>(value: T): RawBuilder<T> {
   return sql`${jsonText(value)}::jsonb`;

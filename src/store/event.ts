@@ -47,6 +47,8 @@ export async function eventsAfter(
     after_seq: number;
     deployment_id?: string;
     operation_id?: string;
+    /** Events whose data names it. */
+    sandbox_id?: string;
     project_id?: string;
     limit: number;
   },
@@ -60,6 +62,7 @@ export async function eventsAfter(
     .limit(of.limit);
   if (of.deployment_id) query = query.where('deployment_id', '=', of.deployment_id);
   if (of.operation_id) query = query.where('operation_id', '=', of.operation_id);
+  if (of.sandbox_id) query = query.where(sql<boolean>`events.data->>'sandbox_id' = ${of.sandbox_id}`);
   const { project_id } = of;
   if (project_id !== undefined)
     query = query.where((eb) =>

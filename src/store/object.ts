@@ -43,16 +43,17 @@ export async function forgetObject(db: Conn, key: string, used_before: Date): Pr
 
 /** Why somebody may still need an object. */
 export interface ObjectReference {
-  why: 'active' | 'unfinished' | 'warm' | 'among the newest' | 'older';
-  version_number: number;
-  slug: string;
+  why: 'active' | 'unfinished' | 'warm' | 'among the newest' | 'older' | 'a snapshot';
+  /** `version 3 of shop`, or the id of a snapshot. */
+  what: string;
   /** Archived, else made. */
   since: Date;
 }
 
 /**
- * Every reference from versions to objects, by object key. A version refers to its source snapshot and, through its
- * release, to the artifact with its index or blobs; failed versions refer to their source (for `kiln retry`).
+ * Every reference to objects, by object key. A version refers to its source snapshot and, through its
+ * release, to the artifact with its index or blobs; failed versions refer to their source (for `kiln retry`). Snapshots
+ * of sandboxes refer to theirs until they are deleted or expire.
  */
 export async function objectReferences(
   db: Conn,
@@ -69,7 +70,7 @@ export async function objectReferences(
     with ranked as (
       select v.*, row_number() over (partition by v.deployment_id order by v.version_number desc) as place
         from versions v)
-    select v.version_number, d.slug, coalesce(v.archived_at, v.created_at) as since, v.source_key, r.object_key,
+    select 'version ' || v.version_number || ' of ' || d.slug as what, coalesce(v.archived_at, v.created_at) as since, v.source_key, r.object_key,
            r.manifest->>'index_key' as index_key, r.manifest->'blob_keys' as blob_keys,
            case when d.deleted_at is not null then 'older'
                 when d.active_version_id = v.id then 'active'
@@ -77,9 +78,10 @@ export async function objectReferences(
                 when exists (select 1 from instances i where i.version_id = v.id and i.stopped_at is null) then 'warm'
                 when v.place <= ${keep_versions} then 'among the newest'
                 else 'older' end as why
-      from ranked v join deployments d on d.id = v.deployment_id left join releases r on r.id = v.release_id`.execute(
-    db,
-  );
+      from ranked v join deployments d on d.id = v.deployment_id left join releases r on r.id = v.release_id
+    union all
+    select id, created_at, object_key, null, null, null, 'a snapshot' from sandbox_snapshots
+     where deleted_at is null and (expires_at is null or expires_at > clock_timestamp())`.execute(db);
   const references = new Map<string, ObjectReference[]>();
   for (const { source_key, object_key, index_key, blob_keys, ...reference } of rows)
     for (const key of [source_key, object_key, index_key, ...(blob_keys ?? [])])

@@ -11,7 +11,7 @@ import { type Conn, type Db, notify, type Trx } from './db.ts';
 export interface RouteRow {
   deployment_id: string;
   slug: string;
-  workspace_slug: string;
+  host_label: string;
   state: string;
   version_id: string | null;
   release_id: string | null;
@@ -41,7 +41,7 @@ export async function bumpRoutes(trx: Trx): Promise<number> {
 /** Generation and rows of one instant (a single statement sees one snapshot). */
 export async function readRoutes(db: Conn): Promise<{ generation: number; rows: RouteRow[] }> {
   const { rows } = await sql<RouteRow & { generation: number; domains: ProvedDomain[] }>`
-    select t.generation::int8 as generation, d.id as deployment_id, d.slug, w.slug as workspace_slug, d.state,
+    select t.generation::int8 as generation, d.id as deployment_id, d.slug, w.host_label, d.state,
            d.active_version_id as version_id, r.id as release_id, r.kind as release_kind, r.sha256, r.object_key,
            r.manifest, v.plan,
            coalesce((select jsonb_agg(jsonb_build_object('id', i.id, 'host', i.host, 'port', i.port) order by i.replica)

@@ -10,6 +10,7 @@ import type { Instance } from '../domain/instance.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { Release } from '../domain/release.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
+import type { SandboxSnapshot } from '../domain/snapshot.ts';
 import type { ApiKey, Project, Tenant, Workspace } from '../domain/tenant.ts';
 import type { Version } from '../domain/version.ts';
 import type { Delivery, Webhook } from '../domain/webhook.ts';
@@ -29,6 +30,7 @@ export interface Tables {
   projects: Columns<Project>;
   api_keys: Columns<ApiKey> & { key_hash: string };
   sandboxes: Columns<Sandbox> & { env_encrypted: string | null };
+  sandbox_snapshots: Columns<SandboxSnapshot>;
   deployments: Columns<Deployment> & { last_version_number: Generated<number> };
   versions: Columns<Version> & { source_key: string; env_encrypted: string; build_env_encrypted: string };
   releases: Columns<Release>;

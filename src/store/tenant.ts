@@ -76,28 +76,28 @@ async function ensureWorkspace(
   const mine = trx.selectFrom('workspaces').selectAll().where('tenant_id', '=', tenant_id);
   if (by.workspace_id) return mine.where('id', '=', by.workspace_id).executeTakeFirst();
   const external_id = by.workspace_slug || by.workspace_name ? null : (by.external_workspace_id ?? null);
-  if (external_id !== null) {
-    const found = await mine.where('external_id', '=', external_id).executeTakeFirst();
-    if (found) return found;
-  }
   const name = by.workspace_name ?? by.workspace_slug ?? external_id ?? 'default';
   const wanted = slugify(by.workspace_slug ?? name, 'workspace');
-  if (external_id === null) {
-    const found = await mine.where('slug', '=', wanted).executeTakeFirst();
-    if (found) return found;
-  }
-  const slug = await freeSlug(
-    wanted,
-    async (s) => (await mine.where('slug', '=', s).executeTakeFirst()) !== undefined,
-  );
-  await trx
+  const find = () =>
+    (external_id !== null
+      ? mine.where('external_id', '=', external_id)
+      : mine.where('slug', '=', wanted)
+    ).executeTakeFirst();
+  const found = await find();
+  if (found) return found;
+  // Of two that choose one name at once, the second sees what the first made.
+  await lockNames(trx, 'workspaces');
+  const made_meanwhile = await find();
+  if (made_meanwhile) return made_meanwhile;
+  const isTaken = (column: 'slug' | 'host_label', query: typeof mine) => async (value: string) =>
+    (await query.where(column, '=', value).executeTakeFirst()) !== undefined;
+  const slug = await freeSlug(wanted, isTaken('slug', mine));
+  const host_label = await freeSlug(slug, isTaken('host_label', trx.selectFrom('workspaces').selectAll()));
+  return trx
     .insertInto('workspaces')
-    .values({ id: newId('ws'), tenant_id, name, slug, external_id })
-    .onConflict((c) => c.doNothing())
-    .execute();
-  const again =
-    external_id !== null ? mine.where('external_id', '=', external_id) : mine.where('slug', '=', slug);
-  return again.executeTakeFirst();
+    .values({ id: newId('ws'), tenant_id, name, slug, host_label, external_id })
+    .returningAll()
+    .executeTakeFirstOrThrow();
 }
 
 async function ensureProject(
@@ -108,35 +108,28 @@ async function ensureProject(
 ): Promise<Project> {
   const mine = trx.selectFrom('projects').selectAll().where('workspace_id', '=', workspace.id);
   const external_id = by.project_slug || by.project_name ? null : (by.external_project_id ?? null);
-  if (external_id !== null) {
-    const found = await mine.where('external_id', '=', external_id).executeTakeFirst();
-    if (found) return found;
-  }
   const name = by.project_name ?? by.project_slug ?? external_id ?? 'default';
   const wanted = slugify(by.project_slug ?? name, 'project');
-  if (external_id === null) {
-    const found = await mine.where('slug', '=', wanted).executeTakeFirst();
-    if (found) return found;
-  }
+  const find = () =>
+    (external_id !== null
+      ? mine.where('external_id', '=', external_id)
+      : mine.where('slug', '=', wanted)
+    ).executeTakeFirst();
+  const found = await find();
+  if (found) return found;
+  await lockNames(trx, `projects:${workspace.id}`);
+  const made_meanwhile = await find();
+  if (made_meanwhile) return made_meanwhile;
   const slug = await freeSlug(
     wanted,
     async (s) => (await mine.where('slug', '=', s).executeTakeFirst()) !== undefined,
   );
-  await trx
+  const { tenant_id, id: workspace_id } = workspace;
+  return trx
     .insertInto('projects')
-    .values({
-      id: newId('prj'),
-      tenant_id: workspace.tenant_id,
-      workspace_id: workspace.id,
-      name,
-      slug,
-      external_id,
-    })
-    .onConflict((c) => c.doNothing())
-    .execute();
-  const again =
-    external_id !== null ? mine.where('external_id', '=', external_id) : mine.where('slug', '=', slug);
-  return again.executeTakeFirstOrThrow();
+    .values({ id: newId('prj'), tenant_id, workspace_id, name, slug, external_id })
+    .returningAll()
+    .executeTakeFirstOrThrow();
 }
 
 /** `wanted`, or `wanted-2`, `wanted-3`, … */
@@ -161,7 +154,7 @@ const GROUPS = 1000;
 export async function listWorkspaces(db: Conn, tenant_id: string): Promise<Workspace[]> {
   return db
     .selectFrom('workspaces')
-    .select(['id', 'tenant_id', 'name', 'slug', 'external_id'])
+    .select(['id', 'tenant_id', 'name', 'slug', 'host_label', 'external_id'])
     .where('tenant_id', '=', tenant_id)
     .orderBy('id')
     .limit(GROUPS)

@@ -4,6 +4,7 @@ import type { Config } from '../../src/config.ts';
 export function testConfig(config: Config): Config {
   return {
     ...config,
+    strict_answers: true,
     health: { ...config.health, probe_interval_ms: 100, probe_timeout_ms: 2000 },
     timings: {
       ...config.timings,

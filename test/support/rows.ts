@@ -29,13 +29,14 @@ const NOBODY = { external_workspace_id: null, external_user_id: null, external_p
 export async function aDeployment(
   db: Db,
   slug = `app-${randomBytes(4).toString('hex')}`,
+  of?: Awaited<ReturnType<typeof ensureOwner>>,
 ): Promise<Deployment> {
   return db.transaction().execute(async (trx) => {
     const tenant = await ensureTenant(trx, newId, { name: 'Test', slug: 'test' });
-    const owner = await ensureOwner(trx, newId, tenant.id, {});
+    const owner = of ?? (await ensureOwner(trx, newId, tenant.id, {}));
     return insertDeployment(trx, {
       id: newId('dep'),
-      tenant_id: tenant.id,
+      tenant_id: owner!.workspace.tenant_id,
       workspace_id: owner!.workspace.id,
       project_id: owner!.project.id,
       ...NOBODY,

@@ -159,7 +159,7 @@ describe('Go', () => {
     assert.ok(bridge.public_url && bridge.deployment.id);
     const gone = await refused(client.call('GET', '/deployments/dep_none'));
     assert.match(gone.message, /^There is no deployment/);
-    const unsupported = await refused(client.call('POST', `/sandboxes/${sandbox.id}/snapshots`, {}));
+    const unsupported = await refused(client.call('POST', `/sandboxes/${sandbox.id}/expose`, {}));
     assert.deepEqual([unsupported.status, client.tries], [422, client.tries], 'never a 5xx it would repeat');
   });
 });

@@ -2,8 +2,18 @@ import { z } from '@hono/zod-openapi';
 import { defineRoute, enveloped, ok } from './route.ts';
 
 const tag = 'The house';
-/** The reports belong to the engine and grow with it; the CLI prints them. */
+/** The doctor's report belongs to the engine and grows with it; the CLI prints it. */
 const Report = z.record(z.string(), z.unknown());
+
+const GcItem = z.object({ key: z.string(), kind: z.string(), size_bytes: z.number(), reason: z.string() });
+const GcReport = z
+  .object({
+    dry_run: z.boolean(),
+    removed: z.array(GcItem),
+    kept: z.array(GcItem),
+    removed_bytes: z.number(),
+  })
+  .openapi('GcReport');
 
 export const runGc = defineRoute({
   id: 'runGc',
@@ -14,7 +24,7 @@ export const runGc = defineRoute({
   scope: '*',
   idempotent: false,
   query: z.object({ dry_run: z.enum(['true', 'false']).optional() }),
-  answers: ok(enveloped(Report)),
+  answers: ok(enveloped(GcReport)),
 });
 
 export const doctor = defineRoute({

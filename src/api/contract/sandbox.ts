@@ -94,6 +94,7 @@ const Create = z.object({
   database: anything(),
   github_repo_url: anything(),
   source: anything(),
+  /** Its files to start with. Anything but text is refused by name. */
   snapshot_id: anything(),
   services: anything(),
   agent_runtime_profile_id: anything(),
@@ -275,17 +276,6 @@ export const getSandboxUsage = defineRoute({
   ),
 });
 
-export const getSandboxLogs = defineRoute({
-  id: 'getSandboxLogs',
-  method: 'get',
-  path: '/sandboxes/{id}/logs',
-  tag,
-  about: 'Always empty: the output of a command is in the answer of its exec call and is not kept.',
-  scope: 'sandboxes:read',
-  query: z.object({ lines: z.coerce.number().int().min(1).max(10_000).optional() }),
-  answers: ok(enveloped(z.object({ sandbox_id: z.string(), lines: z.array(z.string()), logs: z.string() }))),
-});
-
 const SandboxVar = z
   .object({ key: z.string(), name: z.string(), preview: z.string() })
   .openapi('SandboxEnvVar');
@@ -324,6 +314,18 @@ export const deleteSandboxEnv = defineRoute({
   answers: ok(z.object({ key: z.string(), deleted: z.literal(true) })),
 });
 
+const Template = z.object({ id: z.string(), name: z.string(), description: z.string() });
+
+export const listSandboxTemplates = defineRoute({
+  id: 'listSandboxTemplates',
+  method: 'get',
+  path: '/sandbox-templates',
+  tag,
+  about: 'The same in the other spelling.',
+  scope: 'sandboxes:read',
+  answers: ok(z.object({ data: z.array(Template), default_template_id: z.string() })),
+});
+
 export const listTemplates = defineRoute({
   id: 'listTemplates',
   method: 'get',
@@ -333,7 +335,7 @@ export const listTemplates = defineRoute({
   scope: 'sandboxes:read',
   answers: ok(
     z.object({
-      templates: z.array(z.object({ id: z.string(), name: z.string(), description: z.string() })),
+      templates: z.array(Template),
       shape_contracts: z.array(Sandbox.shape.resource_contract),
       default_template_id: z.string(),
     }),

@@ -41,7 +41,7 @@ export const listWorkspaces = defineRoute({
   tag,
   about: 'Workspaces, at most 1,000.',
   scope: 'deployments:read',
-  answers: ok(enveloped(z.array(z.object(Group).openapi('Workspace')))),
+  answers: ok(enveloped(z.array(z.object({ ...Group, host_label: z.string() }).openapi('Workspace')))),
 });
 
 export const listProjects = defineRoute({

@@ -11,43 +11,11 @@ interface Missing {
 
 export const UNSUPPORTED: Missing[] = [
   {
-    calls: [
-      ['post', '/sandboxes/{id}/snapshots'],
-      ['get', '/sandboxes/{id}/snapshots'],
-      ['get', '/sandboxes/{id}/snapshots/{snapshot_id}'],
-      ['delete', '/sandboxes/{id}/snapshots/{snapshot_id}'],
-      ['post', '/sandboxes/{id}/snapshot'],
-      ['post', '/sandboxes/{id}/restore/{snapshot_id}'],
-      ['post', '/sandboxes/{id}/fork'],
-    ],
-    scope: 'sandboxes:write',
-    what: 'Sandbox snapshots and forks',
-    instead: 'Every publish keeps its own snapshot; retry a version to build from it again.',
-  },
-  {
-    calls: [
-      ['post', '/sandboxes/{id}/exports'],
-      ['get', '/sandboxes/{id}/exports/download'],
-    ],
-    scope: 'sandboxes:read',
-    what: 'Exports',
-    instead: 'Read single files with GET /sandboxes/{id}/files/{path}.',
-  },
-  {
     calls: [['post', '/sandboxes/{id}/expose']],
     scope: 'sandboxes:write',
     what: 'Preview URLs of sandboxes',
-    instead: 'Publish with promote:true; a deployment has a URL.',
-  },
-  {
-    calls: [
-      ['get', '/sandboxes/{id}/files/watch'],
-      ['get', '/sandboxes/{id}/logs/stream'],
-      ['get', '/sandboxes/{id}/events'],
-    ],
-    scope: 'sandboxes:read',
-    what: 'Streams of sandbox files and events',
-    instead: 'Poll GET /sandboxes/{id}/files, or follow GET /events/stream.',
+    instead:
+      'A command ends with its call here, so nothing would answer there. Publish: a deployment has a URL, and `promote: false` proves it first.',
   },
   {
     calls: [

@@ -83,6 +83,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
       archive_bytes: 4 * 1024 * 1024,
       archive_files: 1000,
       sandboxes: 1000,
+      sandbox_snapshots: 1000,
       deployments: 1000,
       queued_publishes: 150,
       ...limits,

@@ -1,11 +1,9 @@
 /** An engine without machines: it writes the rows the real one would, and the test says when something finishes. */
-import { spawn } from 'node:child_process';
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { failure } from '../../domain/failure.ts';
 import { isFinished, type Operation, type OperationKind } from '../../domain/operation.ts';
 import type { Version } from '../../domain/version.ts';
-import type { Accepted, Engine, ExecRequest, PublishInput } from '../../engine/engine.ts';
+import type { Accepted, Engine, PublishInput } from '../../engine/engine.ts';
 import { insertBuild, setBuildState } from '../../store/build.ts';
 import type { Database } from '../../store/db.ts';
 import {
@@ -20,7 +18,6 @@ import { deleteEnvVar, setEnvVar } from '../../store/env-var.ts';
 import { type KeyScope, recordSubject } from '../../store/idempotency.ts';
 import { finishOperation, getOperation, insertOperation } from '../../store/operation.ts';
 import { insertRelease } from '../../store/release.ts';
-import { setSandboxState } from '../../store/sandbox.ts';
 import type { NewId } from '../../store/tenant.ts';
 import type { Vault } from '../../store/vault.ts';
 import {
@@ -31,27 +28,22 @@ import {
   setVersionState,
   versionById,
 } from '../../store/version.ts';
+import { FakeSandboxes } from './fake-sandboxes.ts';
 import { PLAN } from './plan.ts';
 
-type Machine = Awaited<ReturnType<Engine['exec']>>;
-type MachineExit = Awaited<Machine['exited']>;
-
-export class FakeEngine {
+export class FakeEngine extends FakeSandboxes {
   readonly id = 'eng_fake';
   readonly inputs: PublishInput[] = [];
   readonly calls: string[] = [];
   /** Set to hold or break the next publishes. */
   before_publish: () => Promise<void> = async () => {};
-  readonly #database: Database;
   readonly #newId: NewId;
   readonly #vault: Vault;
-  readonly #dir: string;
 
   constructor(of: { database: Database; newId: NewId; vault: Vault; dir: string }) {
-    this.#database = of.database;
+    super(of);
     this.#newId = of.newId;
     this.#vault = of.vault;
-    this.#dir = of.dir;
   }
 
   async prepare(): Promise<void> {}
@@ -102,7 +94,7 @@ export class FakeEngine {
       | 'retry_of'
     >,
   ): Promise<Accepted> {
-    return this.#database.db.transaction().execute(async (trx) => {
+    return this.database.db.transaction().execute(async (trx) => {
       const deployment = (await deploymentById(trx, deployment_id))!;
       const { tenant_id, workspace_id, project_id } = deployment;
       const seq = await takeSeq(trx, deployment_id);
@@ -134,14 +126,14 @@ export class FakeEngine {
 
   async acceptedBefore(subject: Record<string, unknown>): Promise<Accepted | null> {
     if (typeof subject.operation_id !== 'string') return null;
-    const operation = (await getOperation(this.#database.db, subject.operation_id))!;
-    const version = await versionById(this.#database.db, operation.version_id);
+    const operation = (await getOperation(this.database.db, subject.operation_id))!;
+    const version = await versionById(this.database.db, operation.version_id);
     return { operation, version, secrets_left_out: [] };
   }
 
   /** What the pipeline would do: the version becomes ready (or fails) and, if it asked to, live. */
   async finish(version_id: string, outcome: 'live' | 'failed' = 'live'): Promise<void> {
-    await this.#database.db.transaction().execute(async (trx) => {
+    await this.database.db.transaction().execute(async (trx) => {
       const version = await versionById(trx, version_id);
       const { id: operation_id } = await trx
         .selectFrom('operations')
@@ -238,7 +230,7 @@ export class FakeEngine {
     by: { kind: OperationKind; idempotency: KeyScope | null; wait_ms: number },
   ) {
     this.calls.push(by.kind);
-    const operation = await this.#database.db.transaction().execute(async (trx) => {
+    const operation = await this.database.db.transaction().execute(async (trx) => {
       const seq = await takeSeq(trx, version.deployment_id);
       const { tenant_id, deployment_id } = version;
       const id = this.#newId('op');
@@ -255,7 +247,7 @@ export class FakeEngine {
       if (by.idempotency) await recordSubject(trx, by.idempotency, { operation_id: id });
       return (await getOperation(trx, id))!;
     });
-    const deployment = (await deploymentById(this.#database.db, version.deployment_id))!;
+    const deployment = (await deploymentById(this.database.db, version.deployment_id))!;
     const changes = [{ what: 'port' as const, name: null, from: '3000', to: '3001' }];
     return { deployment, version, operation, pending: false, changes };
   }
@@ -283,7 +275,7 @@ export class FakeEngine {
 
   async cancel(operation_id: string): Promise<Operation> {
     this.calls.push('cancel');
-    await this.#database.db.transaction().execute((trx) =>
+    await this.database.db.transaction().execute((trx) =>
       finishOperation(trx, operation_id, {
         state: 'cancelled',
         promoted: false,
@@ -291,92 +283,44 @@ export class FakeEngine {
         failure: null,
       }),
     );
-    return (await getOperation(this.#database.db, operation_id))!;
+    return (await getOperation(this.database.db, operation_id))!;
   }
 
   async waitForOperation(id: string, timeout_ms: number, signal?: AbortSignal): Promise<Operation> {
     const until = Date.now() + timeout_ms;
     for (;;) {
-      const operation = (await getOperation(this.#database.db, id))!;
+      const operation = (await getOperation(this.database.db, id))!;
       if (isFinished(operation.state) || Date.now() >= until || signal?.aborted) return operation;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
 
   async scale(deployment: { id: string }, desired_replicas: number) {
-    return this.#database.db
-      .transaction()
-      .execute((trx) => setReplicas(trx, deployment.id, desired_replicas));
+    return this.database.db.transaction().execute((trx) => setReplicas(trx, deployment.id, desired_replicas));
   }
 
   async removeDeployment(deployment: { id: string }): Promise<void> {
-    await this.#database.db.transaction().execute((trx) => markDeploymentDeleted(trx, deployment.id));
+    await this.database.db.transaction().execute((trx) => markDeploymentDeleted(trx, deployment.id));
   }
 
   async setEnv(deployment: { id: string }, vars: Parameters<Engine['setEnv']>[1]): Promise<void> {
-    await this.#database.db.transaction().execute(async (trx) => {
+    await this.database.db.transaction().execute(async (trx) => {
       for (const v of vars) await setEnvVar(trx, this.#vault, { ...v, deployment_id: deployment.id });
     });
   }
 
   async unsetEnv(deployment: { id: string }, environment: string, name: string): Promise<boolean> {
-    return this.#database.db
+    return this.database.db
       .transaction()
       .execute((trx) => deleteEnvVar(trx, deployment.id, environment, name));
   }
 
-  async workspaceDir(sandbox: { id: string }): Promise<string> {
-    const dir = path.join(this.#dir, 'sandboxes', sandbox.id, 'workspace');
-    await mkdir(dir, { recursive: true });
-    return dir;
-  }
-
-  async destroySandbox(sandbox: Parameters<Engine['destroySandbox']>[0]): Promise<void> {
-    await this.#database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'destroyed'));
-  }
-
-  async exec(sandbox: { id: string }, request: ExecRequest): Promise<Machine> {
-    const cwd = path.join(await this.workspaceDir(sandbox), request.cwd);
-    const env = { PATH: '/usr/local/bin:/usr/bin:/bin', ...request.env };
-    const child = spawn('sh', ['-c', request.command], { cwd, env, detached: true });
-    child.stdout.on('data', (chunk) => request.on_output('stdout', chunk));
-    child.stderr.on('data', (chunk) => request.on_output('stderr', chunk));
-    const started = performance.now();
-    let stopped = false;
-    const exited = new Promise<MachineExit>((resolve) => {
-      child.on('close', (exit_code, signal) =>
-        resolve({
-          reason: signal === null ? 'exited' : stopped ? 'killed' : 'timed_out',
-          exit_code,
-          signal,
-          peak_memory_bytes: 0,
-          peak_processes: 1,
-          duration_ms: performance.now() - started,
-        }),
-      );
-    });
-    const kill = () => {
-      if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
-        process.kill(-child.pid, 'SIGKILL');
-      return exited;
-    };
-    const timer = setTimeout(kill, request.timeout_ms);
-    exited.then(() => clearTimeout(timer));
-    const stop = () => {
-      stopped = true;
-      return kill();
-    };
-    const listening = async () => [];
-    const usage = async () => ({ memory_bytes: 0, processes: 1 });
-    return { id: 'mch_fake', pid: child.pid ?? 0, exited, stop, listening, usage };
-  }
-
   buildLogPath(build_id: string): string {
-    return path.join(this.#dir, 'builds', `${build_id}.jsonl`);
+    return path.join(this.dir, 'builds', `${build_id}.jsonl`);
   }
 
   instanceLogPath(instance_id: string): string {
-    return path.join(this.#dir, 'instances', `${instance_id}.jsonl`);
+    return path.join(this.dir, 'instances', `${instance_id}.jsonl`);
   }
 
   async publicUrl(deployment: { slug: string }): Promise<string> {
@@ -393,7 +337,7 @@ export class FakeEngine {
       engine_id: this.id,
       node: process.version,
       platform: 'linux-x64',
-      data_dir: this.#dir,
+      data_dir: this.dir,
       database: { kind: 'pglite', ok: true, detail: 'answers' },
       isolation: { builds: 'fake', host: 'fake', images: null, dockerfiles: null, drivers: [] },
       base: 'test',

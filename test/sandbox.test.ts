@@ -1,0 +1,162 @@
+/** Sandboxes on a real engine: what commands print, files and events as they happen, snapshots that are published. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { Json } from './support/client.ts';
+import { type Kiln, startKiln } from './support/kiln.ts';
+
+let kiln: Kiln;
+before(async () => {
+  kiln = await startKiln({ grace: '0' });
+});
+after(() => kiln.close());
+
+const write = (id: string, path: string, text: string) =>
+  kiln.ask('POST', `/sandboxes/${id}/files`, { path, content: Buffer.from(text).toString('base64') });
+
+/** Frames of a stream as they come; the stream is given up once `enough` says so. */
+async function frames(
+  path: string,
+  enough: (seen: Json[]) => boolean,
+  meanwhile: () => Promise<unknown> = async () => {},
+  headers: Record<string, string> = {},
+): Promise<Json[]> {
+  const gone = new AbortController();
+  const timer = setTimeout(() => gone.abort(new Error('not enough frames within 20 s')), 20_000);
+  const answer = await fetch(`${kiln.api_url}/api/v1${path}`, {
+    headers: { authorization: `Bearer ${kiln.key}`, accept: 'text/event-stream', ...headers },
+    signal: gone.signal,
+  });
+  assert.equal(answer.status, 200, path);
+  const working = meanwhile();
+  const seen: Json[] = [];
+  let text = '';
+  for await (const chunk of answer.body!.pipeThrough(new TextDecoderStream() as never)) {
+    text += chunk;
+    const parts = text.split('\n\n');
+    text = parts.pop()!;
+    for (const part of parts) {
+      const data = /^data: (.*)$/m.exec(part)?.[1];
+      const id = /^id: (.*)$/m.exec(part)?.[1];
+      if (data !== undefined) seen.push({ ...JSON.parse(data), ...(id ? { frame_id: id } : {}) });
+    }
+    if (enough(seen)) break;
+  }
+  clearTimeout(timer);
+  gone.abort();
+  await working;
+  return seen;
+}
+
+test('what commands print is kept, whole lines of each, secrets hidden, and followed live', async () => {
+  const sandbox = await kiln.ask('POST', '/sandboxes', {
+    env: { API_TOKEN: 'hush-hush-1234', PLAIN: 'seen' },
+  });
+  const at = `/sandboxes/${sandbox.id}`;
+  assert.deepEqual((await kiln.ask('GET', `${at}/logs`)).lines, []);
+  await kiln.ask('POST', `${at}/exec`, { command: 'echo "$API_TOKEN $PLAIN"; echo oops >&2; printf half' });
+  await Promise.all(
+    ['a', 'b'].map((c) =>
+      kiln.ask('POST', `${at}/exec`, {
+        command: `for i in 1 2 3; do printf ${c}${c}; sleep 0.05; echo ${c}; done`,
+      }),
+    ),
+  );
+  const { lines, logs } = await kiln.ask('GET', `${at}/logs?lines=50`);
+  assert.deepEqual([...lines].sort(), [
+    '[redacted] seen',
+    'aaa',
+    'aaa',
+    'aaa',
+    'bbb',
+    'bbb',
+    'bbb',
+    'half',
+    'oops',
+  ]);
+  assert.equal(logs.split('\n').length, lines.length + 1);
+  assert.equal((await kiln.ask('GET', `${at}/logs?lines=2`)).lines.length, 2);
+  const seen = await frames(
+    `${at}/logs/stream?lines=1`,
+    (all) => all.some((frame) => frame.line === 'late'),
+    () => kiln.ask('POST', `${at}/exec`, { command: 'echo late' }),
+  );
+  assert.equal(seen.length, 2);
+  assert.deepEqual([seen[1].type, seen[1].stream], ['log_line', 'stdout']);
+  const ended = await frames(
+    `${at}/logs/stream?lines=1`,
+    (all) => all.some(({ type }) => type === 'done'),
+    () => kiln.ask('DELETE', at),
+  );
+  assert.deepEqual(ended.at(-1), { type: 'done', result: { state: 'destroyed' } });
+});
+
+test('changes of files arrive as they happen, also below a folder only', async () => {
+  const { id } = await kiln.ask('POST', '/sandboxes', {});
+  await write(id, 'src/a.js', 'one');
+  await write(id, 'b.txt', 'b');
+  const watching = (path: string) =>
+    frames(
+      `/sandboxes/${id}/files/watch${path}`,
+      (all) => all.some(({ path, type }) => path === '/workspace/src/end' && type === 'created'),
+      async () => {
+        await write(id, 'src/a.js', 'changed');
+        await kiln.ask('DELETE', `/sandboxes/${id}/files?path=b.txt`);
+        await write(id, 'src/end', '');
+      },
+    );
+  const told = (await watching('')).map(({ type, path }) => `${type} ${path}`);
+  assert.deepEqual([...told].sort(), [
+    'created /workspace/src/end',
+    'deleted /workspace/b.txt',
+    'modified /workspace/src/a.js',
+  ]);
+  await kiln.ask('DELETE', `/sandboxes/${id}/files?path=src/end`);
+  await write(id, 'b.txt', 'b');
+  await write(id, 'src/a.js', 'as before');
+  const below = await watching('?path=/workspace/src');
+  assert.deepEqual(below.map(({ event, path, size_bytes }) => [event, path, size_bytes]).sort(), [
+    ['created', '/workspace/src/end', 0],
+    ['modified', '/workspace/src/a.js', 7],
+  ]);
+});
+
+test('events of one sandbox, from the start and resumed', async () => {
+  const { id } = await kiln.ask('POST', '/sandboxes', {});
+  await kiln.ask('POST', '/sandboxes', {});
+  const { id: snapshot_id } = await kiln.ask('POST', `/sandboxes/${id}/snapshots`, {});
+  await kiln.ask('DELETE', `/sandboxes/${id}/snapshots/${snapshot_id}`);
+  const at = `/sandboxes/${id}/events`;
+  const first = (await frames(`${at}?from=start`, (all) => all.length >= 2)).slice(0, 2);
+  assert.deepEqual(
+    first.map(({ type }) => type),
+    ['sandbox.created', 'sandbox.snapshot_created'],
+  );
+  const last = { 'last-event-id': first[1].frame_id };
+  const rest = await frames(
+    at,
+    (all) => all.length >= 2,
+    () => kiln.ask('DELETE', `/sandboxes/${id}`),
+    last,
+  );
+  assert.deepEqual(
+    rest.map(({ type, sandbox_id }) => [type, sandbox_id]),
+    [
+      ['sandbox.snapshot_deleted', id],
+      ['sandbox.destroyed', id],
+    ],
+  );
+});
+
+test('a snapshot is published as it was, by a fork that is gone before the build ends', async () => {
+  const { id } = await kiln.ask('POST', '/sandboxes', {});
+  await write(id, 'index.html', '<h1>then</h1>');
+  const { id: snapshot_id } = await kiln.ask('POST', `/sandboxes/${id}/snapshots`, {});
+  await write(id, 'index.html', '<h1>now</h1>');
+  const fork = await kiln.ask('POST', `/sandboxes/${id}/fork`, { snapshot_id, name: 'release' });
+  const { json } = await kiln.call('POST', `/sandboxes/${fork.id}/deploy`, { name: 'pinned' });
+  await kiln.ask('DELETE', `/sandboxes/${fork.id}`);
+  const { deployment_id, version_id } = json.data;
+  assert.equal((await kiln.settled(deployment_id, version_id)).state, 'ready');
+  const deployment = await kiln.ask('GET', `/deployments/${deployment_id}`);
+  assert.equal((await kiln.get(deployment)).body, '<h1>then</h1>');
+});
