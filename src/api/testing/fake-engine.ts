@@ -257,7 +257,7 @@ export class FakeEngine extends FakeSandboxes {
     const { tenant_id, deployment_id, id: version_id } = version;
     const id = this.#newId('op');
     const sha256 = 'b'.repeat(64);
-    await this.#database.db.transaction().execute(async (trx) => {
+    await this.database.db.transaction().execute(async (trx) => {
       const seq = await takeSeq(trx, deployment_id);
       await insertOperation(trx, { id, kind: 'verify', tenant_id, deployment_id, version_id, seq });
       if (by.idempotency) await recordSubject(trx, by.idempotency, { operation_id: id });
@@ -270,7 +270,7 @@ export class FakeEngine extends FakeSandboxes {
         result: { reproducible: true, ...result },
       });
     });
-    return (await getOperation(this.#database.db, id))!;
+    return (await getOperation(this.database.db, id))!;
   }
 
   async cancel(operation_id: string): Promise<Operation> {
