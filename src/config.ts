@@ -34,6 +34,7 @@ export interface Config {
   retention: Retention;
   api_limits: ApiLimits;
   allow_private_webhooks: boolean;
+  push_registries: string[];
   /** Hold every answer of the API to its schema; one that does not fit is a 500 and a line in the log. */
   strict_answers: boolean;
   log_level: 'info' | 'warn' | 'error' | 'silent';
@@ -124,6 +125,9 @@ export const OPTIONS = {
   'instance-memory': { about: 'MiB of one instance (default 1024)' },
   'retention-days': { about: 'days that replaced versions can be rolled back to (default 30)' },
   'keep-versions': { about: 'newest versions of a deployment that are always kept (default 10)' },
+  'push-registries': {
+    about: 'registries that images may be pushed to, separated by commas (host or host:port)',
+  },
   'allow-private-webhooks': {
     about: 'yes or no: may webhooks reach private and loopback addresses, and plain http (default no)',
   },
@@ -199,6 +203,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       queued_publishes: QUEUED_PUBLISHES,
       idempotency_retention_ms: 24 * 3600 * SECOND,
     },
+    push_registries: said.list('push-registries', NETWORK_NAME),
     allow_private_webhooks: said.choice('allow-private-webhooks', 'no', ['yes', 'no'] as const) === 'yes',
     strict_answers: said.choice('strict-answers', 'no', ['yes', 'no'] as const) === 'yes',
     log_level: said.choice('log-level', 'info', ['info', 'warn', 'error', 'silent'] as const),

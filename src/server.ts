@@ -126,6 +126,7 @@ async function open(
     bounds: config.bounds,
     retention: config.retention,
     allow_private_webhooks: config.allow_private_webhooks,
+    push_registries: config.push_registries,
     urlOf: (slug, workspace) => hostUrl(config, `${slug}.${workspace}`, edge?.port ?? config.edge.port),
     edge: edgePort(() => edge),
     now: () => new Date(),

@@ -12,6 +12,7 @@ import { execHandlers } from './exec.ts';
 import { exportHandlers } from './export.ts';
 import { fileHandlers } from './file.ts';
 import { houseHandlers } from './house.ts';
+import { imageHandlers } from './image.ts';
 import { instanceHandlers } from './instance.ts';
 import { keyHandlers } from './key.ts';
 import { logHandlers } from './log.ts';
@@ -43,6 +44,7 @@ export const ENDPOINTS: Mounted[] = [
   ...versionHandlers,
   ...promotionHandlers,
   ...releaseHandlers,
+  ...imageHandlers,
   ...operationHandlers,
   ...buildHandlers,
   ...logHandlers,

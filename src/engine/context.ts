@@ -61,6 +61,8 @@ export interface EngineContext extends Ports {
   retention: Retention;
   /** Whether webhooks may reach addresses of this machine and of private networks, and use plain http. */
   allow_private_webhooks: boolean;
+  /** Registries (`host` or `host:port`) that images may be pushed to. */
+  push_registries: readonly string[];
   /** `http://<slug>.<host label of its workspace>.localhost:7080` of a deployment. */
   urlOf(slug: string, host_label: string): string;
   now(): Date;

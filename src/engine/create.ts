@@ -5,6 +5,7 @@ import path from 'node:path';
 import type { Deployment } from '../domain/deployment.ts';
 import { KilnError } from '../domain/errors.ts';
 import { isFinished, type Operation } from '../domain/operation.ts';
+import type { Release } from '../domain/release.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Version } from '../domain/version.ts';
 import { notify, type Trx } from '../store/db.ts';
@@ -28,6 +29,7 @@ import { versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import { type DoctorReport, examine } from './doctor.ts';
 import type { Accepted, Engine, ExecRequest, PublishInput, Switched, WorkspaceSource } from './engine.ts';
+import { exportRelease, type PushRequest, pushRelease } from './images.ts';
 import { instanceLogPath } from './instance-machine.ts';
 import { Supervisor } from './instances.ts';
 import { OperationWaiters } from './operation-waiters.ts';
@@ -127,6 +129,14 @@ export class LocalEngine implements Engine {
 
   verify(version: Version, by: Parameters<Engine['verify']>[1]): Promise<Operation> {
     return acceptVerify(this.#ctx, this.#queue, version, by.idempotency);
+  }
+
+  exportRelease(release: Release) {
+    return exportRelease(this.#ctx, release);
+  }
+
+  pushRelease(release: Release, to: PushRequest, signal: AbortSignal) {
+    return pushRelease(this.#ctx, release, to, signal);
   }
 
   async acceptedBefore(subject: Record<string, unknown>): Promise<Accepted | null> {

@@ -3,15 +3,18 @@
  * looking after the house. Reading is done from the store; the outcome of an intent is what its operation row says.
  */
 
+import type { Readable } from 'node:stream';
 import type { Deployment } from '../domain/deployment.ts';
 import type { EnvVar } from '../domain/env-var.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { PlanOverrides } from '../domain/plan.ts';
+import type { Release } from '../domain/release.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Version } from '../domain/version.ts';
 import type { Machine } from '../isolation/driver.ts';
 import type { KeyScope } from '../store/idempotency.ts';
 import type { DoctorReport } from './doctor.ts';
+import type { PushedImage, PushRequest } from './images.ts';
 import type { GcReport } from './retention.ts';
 
 export interface PublishInput {
@@ -97,6 +100,10 @@ export interface Engine {
   ): Promise<Accepted>;
   /** Accepts a rebuild of the version's snapshot for comparison. Errors: VERSION_NOT_READY, ARTIFACT_GONE. */
   verify(version: Version, by: { idempotency: KeyScope | null }): Promise<Operation>;
+  /** An OCI layout in a tar. Errors: UNSUPPORTED (no image), ARTIFACT_GONE. */
+  exportRelease(release: Release): Promise<Readable>;
+  /** Errors: FORBIDDEN, UNSUPPORTED, ARTIFACT_GONE, VALIDATION_ERROR. */
+  pushRelease(release: Release, to: PushRequest, signal: AbortSignal): Promise<PushedImage>;
   /** What a publish, retry or switch with this key made before its answer was lost, if anything. */
   acceptedBefore(subject: Record<string, unknown>): Promise<Accepted | null>;
   /** Makes an existing version active. Answers when switched, refused, or after `wait_ms` with `pending`. */

@@ -1,8 +1,10 @@
-/** The sandboxes of the fake engine: real folders and copies, commands without isolation. */
+/** The files of the fake engine: real folders, copies and images; commands without isolation. */
 import { spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import type { Release } from '../../domain/release.ts';
 import type { Engine, ExecRequest } from '../../engine/engine.ts';
+import { exportRelease, type PushRequest, pushRelease } from '../../engine/images.ts';
 import { discardSandbox, fillSandbox, snapshotSandbox } from '../../engine/sandbox-snapshots.ts';
 import type { Database } from '../../store/db.ts';
 import { fileObjectStore } from '../../store/objects/files.ts';
@@ -13,7 +15,7 @@ type MachineExit = Awaited<Machine['exited']>;
 
 export class FakeSandboxes {
   protected readonly database: Database;
-  protected readonly dir: string;
+  readonly dir: string;
 
   constructor(of: { database: Database; dir: string }) {
     this.database = of.database;
@@ -39,6 +41,23 @@ export class FakeSandboxes {
       folders: { sandboxes: at('sandboxes') },
       limits: { source: { max_bytes: 64 * 1024 * 1024, max_files: 10_000 } },
     };
+  }
+
+  get #images() {
+    const at = (name: string) => path.join(this.dir, name);
+    return {
+      objects: fileObjectStore(at('objects')),
+      folders: { images: at('images') },
+      push_registries: ['127.0.0.1:1'],
+    };
+  }
+
+  exportRelease(release: Release) {
+    return exportRelease(this.#images, release);
+  }
+
+  pushRelease(release: Release, to: PushRequest, signal: AbortSignal) {
+    return pushRelease(this.#images, release, to, signal);
   }
 
   snapshotSandbox(sandbox: Parameters<Engine['snapshotSandbox']>[0]) {
