@@ -20,10 +20,11 @@ export interface Flattening {
   limits?: Partial<TreeLimits>;
 }
 
-const LIMITS: TreeLimits = { max_entries: 1_000_000, max_bytes: 64 * 1024 ** 3 };
-/** Others belong to the machine the image was made on (security.selinux, trusted.overlay.…). */
-const KEPT_XATTR = /^(user\.|security\.capability$)/;
-
+const LIMITS: TreeLimits = {
+  max_entries: 1_000_000,
+  max_names_bytes: 256 * 1024 ** 2,
+  max_bytes: 64 * 1024 ** 3,
+};
 /** Fails with KilnError INVALID_ARCHIVE for layers that cannot be laid over each other. */
 export function flatten(of: Flattening): Readable {
   return Readable.from(flattened(of), { objectMode: false, highWaterMark: 1024 * 1024 });
@@ -90,7 +91,7 @@ function plan(root: Node): Plan {
   const named = new Map<Inode, string>();
   const visit = (node: Node, path: string) => {
     const { inode } = node;
-    const entry = { ...inode.entry, name: path, xattrs: keptXattrs(inode.entry) };
+    const entry = { ...inode.entry, name: path };
     const first = named.get(inode);
     if (entry.type !== 'file') out.heads.push(path === '' ? { ...entry, name: './' } : entry);
     else if (first !== undefined) out.links.push({ ...entry, type: 'hardlink', size: 0, link: first });
@@ -104,11 +105,6 @@ function plan(root: Node): Plan {
   };
   visit(root, '');
   return out;
-}
-
-function keptXattrs({ xattrs }: LayerEntry): LayerEntry['xattrs'] {
-  if (xattrs.size === 0) return xattrs;
-  return new Map([...xattrs].filter(([key]) => KEPT_XATTR.test(key)));
 }
 
 async function* contents(

@@ -17,7 +17,11 @@ import { getBlob, getDocument, readImage, type StoredImage } from './store.ts';
 export async function openImage(
   objects: ObjectStore,
   digest: string,
-  o: { images_dir: string },
+  o: {
+    images_dir: string;
+    /** Of the uncompressed layers together, when they are flattened. */
+    max_bytes?: number;
+  },
 ): Promise<MachineImage> {
   const image = await readImage(objects, digest);
   const { manifest, config } = image;
@@ -35,18 +39,25 @@ export async function openImage(
     blob,
     dockerArchive: () => dockerArchive(image, (of) => blob(of.digest)),
     squashfs: () =>
-      squashfsOf({ digest, images_dir: o.images_dir, open: () => flattenImage({ ...image, blob }) }),
+      squashfsOf({
+        digest,
+        images_dir: o.images_dir,
+        open: () => flattenImage({ ...image, blob }, o.max_bytes),
+      }),
   };
 }
 
 /** What a container of the image sees as its root, as a tar. */
-export function flattenImage(of: Pick<MachineImage, 'manifest' | 'config' | 'blob'>): Readable {
+export function flattenImage(
+  of: Pick<MachineImage, 'manifest' | 'config' | 'blob'>,
+  max_bytes?: number,
+): Readable {
   const { diff_ids } = of.config.rootfs;
   const layers = of.manifest.layers.map(({ digest }, i) => ({
     diff_id: diff_ids[i]!,
     open: () => of.blob(digest),
   }));
-  return flatten({ layers });
+  return flatten({ layers, limits: max_bytes === undefined ? {} : { max_bytes } });
 }
 
 /**

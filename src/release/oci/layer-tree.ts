@@ -27,6 +27,8 @@ export interface Node {
 
 export interface TreeLimits {
   max_entries: number;
+  /** Names, link targets and attributes, all of which are held in memory. */
+  max_names_bytes: number;
   /** Sum of the uncompressed layers. */
   max_bytes: number;
 }
@@ -36,6 +38,10 @@ const OPAQUE = '.wh..wh..opq';
 /** Bookkeeping of old AUFS; no file of the image. */
 const AUFS = '.wh..wh.';
 const MAX_LINKS = 40;
+/** Links on the way could make a path longer than any name in the archive. */
+const MAX_DEPTH = 2048;
+/** Others belong to the machine the image was made on (security.selinux, trusted.overlay.…). */
+const KEPT_XATTR = /^(user\.|security\.capability$)/;
 const MAX_PATH_BYTES = 4096;
 const MAX_NAME_BYTES = 255;
 
@@ -43,13 +49,14 @@ export class LayerTree {
   readonly root: Node = folder(0);
   /** Devices that were left out. */
   skipped: string[] = [];
-  readonly #max_entries: number;
+  readonly #limits: Omit<TreeLimits, 'max_bytes'>;
   #layer = -1;
   #ordinal = 0;
   #made = 0;
+  #names_bytes = 0;
 
-  constructor(limits: Pick<TreeLimits, 'max_entries'>) {
-    this.#max_entries = limits.max_entries;
+  constructor(limits: Omit<TreeLimits, 'max_bytes'>) {
+    this.#limits = limits;
   }
 
   /** Entries that follow are of the next layer up. */
@@ -58,7 +65,9 @@ export class LayerTree {
     this.#ordinal = 0;
   }
 
-  add(entry: LayerEntry): void {
+  add(full: LayerEntry): void {
+    const entry = { ...full, xattrs: keptXattrs(full) };
+    this.#remember(entry);
     const inode: Inode = { entry, layer: this.#layer, ordinal: this.#ordinal++ };
     const path = segmentsOf(entry.name, entry.name);
     const name = path.pop();
@@ -159,6 +168,8 @@ export class LayerTree {
         );
       } else if (next.children) {
         stack.push(next);
+        if (stack.length > MAX_DEPTH)
+          throw invalidArchive(`The layer entry ${quote(entry_name)} is in too many folders`);
       } else {
         if (!make) return null;
         throw invalidArchive(`The layer entry ${quote(entry_name)} is in something that is no folder`);
@@ -167,10 +178,25 @@ export class LayerTree {
     return stack.at(-1)!;
   }
 
-  #count(): void {
-    if (++this.#made > this.#max_entries)
-      throw invalidArchive(`The image has more than ${this.#max_entries} files and folders`);
+  #remember({ name, link, xattrs }: LayerEntry): void {
+    const { max_names_bytes } = this.#limits;
+    this.#names_bytes += name.length + link.length;
+    for (const [key, value] of xattrs) this.#names_bytes += key.length + value.length;
+    if (this.#names_bytes > max_names_bytes)
+      throw invalidArchive(`The names and attributes in the image have more than ${max_names_bytes} bytes`);
   }
+
+  #count(): void {
+    const { max_entries } = this.#limits;
+    if (++this.#made > max_entries)
+      throw invalidArchive(`The image has more than ${max_entries} files and folders`);
+  }
+}
+
+function keptXattrs({ xattrs }: LayerEntry): LayerEntry['xattrs'] {
+  if (xattrs.size === 0) return xattrs;
+  const kept = [...xattrs].filter(([key]) => KEPT_XATTR.test(key));
+  return new Map(kept.map(([key, value]) => [key, Buffer.from(value)])); // a copy: the header it is in may be large
 }
 
 function segmentsOf(name: string, entry_name: string): string[] {

@@ -1,6 +1,6 @@
 /** Root file systems for virtual machines: a read-only squashfs of an image's flattened layers, kept by its digest. */
 import { spawn } from 'node:child_process';
-import { mkdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -28,6 +28,20 @@ export function squashfsOf(of: {
   return made;
 }
 
+/** Removes what was made of images that nobody keeps (digests), and what a crash left. Answers how many files. */
+export async function sweepSquashfs(images_dir: string, keep: ReadonlySet<string>): Promise<number> {
+  let removed = 0;
+  for (const name of await readdir(images_dir).catch(() => [] as string[])) {
+    const [, hex] = /^([0-9a-f]{64})\.squashfs(?:\.[\w-]+\.tmp)?$/.exec(name) ?? [];
+    if (hex === undefined) continue; // not of this module
+    const is_making = making.has(path.join(images_dir, `${hex}.squashfs`));
+    if (is_making || (keep.has(`sha256:${hex}`) && name.endsWith('.squashfs'))) continue;
+    await rm(path.join(images_dir, name), { force: true });
+    removed++;
+  }
+  return removed;
+}
+
 async function make(file: string, open: () => Readable): Promise<string> {
   if (await stat(file).catch(() => null)) return file;
   await mkdir(path.dirname(file), { recursive: true });
@@ -41,8 +55,14 @@ async function make(file: string, open: () => Readable): Promise<string> {
   }
 }
 
-/** The same tar gives the same bytes: times and owners are the tar's, the superblock's time is 0. */
-const ARGUMENTS = ['--quiet', '--no-skip', '--force', '--compressor', 'zstd', '--defaults', 'mtime=0'];
+/**
+ * The same tar gives the same bytes: times and owners are the tar's, the superblock's time is 0. The tool's own zstd
+ * level, 15, took 18.3 s of processor for 192 MB of /usr and gave 69 MB; level 1 took 0.5 s and gave 77.
+ */
+const ARGUMENTS = [
+  ...['--quiet', '--no-skip', '--force', '--defaults', 'mtime=0'],
+  ...['--compressor', 'zstd', '--comp-extra', 'level=1'],
+];
 
 async function tar2sqfs(tar: Readable, out: string): Promise<void> {
   const tool = spawn('tar2sqfs', [...ARGUMENTS, out], {
