@@ -7,14 +7,15 @@ import path from 'node:path';
 import { explainPlan } from '../build/explain.ts';
 import { diskFiles, memoryFiles, type SourceFiles } from '../build/files.ts';
 import { makePlan } from '../build/plan.ts';
-import { failure } from '../domain/failure.ts';
+import { describeReport, mergeReports } from '../domain/build-report.ts';
+import { type Failure, failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
-import type { MachineExit } from '../isolation/driver.ts';
+import type { CacheFolder, MachineExit } from '../isolation/driver.ts';
 import { extractTar } from '../source/extract.ts';
 import { readSmallTree, type SmallTree } from '../source/small-tree.ts';
-import { setBuildState } from '../store/build.ts';
+import { setBuildReport, setBuildState } from '../store/build.ts';
 import { reusableRelease } from '../store/release.ts';
 import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
 import { buildFailure } from './build-failure.ts';
@@ -171,23 +172,44 @@ async function runCommands(run: Run, plan: Plan, dir: string, env: VersionEnv) {
     run.log.note(
       'isolation: process. It isolates nothing: this build can read and change what the engine can.',
     );
-  let peak_memory_bytes = 0;
-  for (const command of [...plan.install, ...plan.build]) {
-    run.log.note(`$ ${command}`);
-    const exit = await runOne(run, { plan, dir, env, command, time_ms: Math.max(1, until - Date.now()) });
-    run.signal.throwIfAborted();
-    peak_memory_bytes = Math.max(peak_memory_bytes, exit.peak_memory_bytes);
-    const problem = buildFailure(exit, command, run.limits.build, run.log.tail(50));
-    run.log.note(`${problem ? 'failed' : 'done'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
-    if (problem) return problem;
+  const cache = (await run.openCache?.(run.deployment.id)) ?? null;
+  if (cache !== null) run.log.note(cache.line);
+  const exits: MachineExit[] = [];
+  let problem: Failure | null = null;
+  let complete = false;
+  try {
+    for (const command of [...plan.install, ...plan.build]) {
+      run.log.note(`$ ${command}`);
+      const time_ms = Math.max(1, until - Date.now());
+      const exit = await runOne(run, { plan, dir, env, command, time_ms, cache: cache?.spec ?? null });
+      run.signal.throwIfAborted();
+      exits.push(exit);
+      problem = buildFailure(exit, command, run.limits.build, run.log.tail(50));
+      run.log.note(`${problem ? 'failed' : 'done'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
+      if (problem) break;
+    }
+    complete = problem === null;
+  } finally {
+    const took_ms = exits.reduce((sum, exit) => sum + exit.duration_ms, 0);
+    const kept = await cache?.close(complete ? took_ms : null);
+    for (const line of kept?.lines ?? []) run.log.note(line);
   }
-  await run.record((trx) => setBuildState(trx, run.version.build_id, 'building', { peak_memory_bytes }));
-  return null;
+  const report = mergeReports(exits);
+  run.log.note(describeReport(report));
+  await run.record((trx) => setBuildReport(trx, run.version.build_id, report));
+  return problem;
 }
 
 async function runOne(
   run: Run,
-  of: { plan: Plan; dir: string; env: VersionEnv; command: string; time_ms: number },
+  of: {
+    plan: Plan;
+    dir: string;
+    env: VersionEnv;
+    command: string;
+    time_ms: number;
+    cache: CacheFolder | null;
+  },
 ): Promise<MachineExit> {
   const machine = await run.driver.start({
     id: run.newId('mch'),
@@ -198,6 +220,8 @@ async function runOne(
     // 1980-01-01: the earliest time a zip can hold; tools that honour it put no clock into their output (I11).
     env: { CI: 'true', KILN: '1', SOURCE_DATE_EPOCH: '315532800', ...of.plan.build_env, ...of.env.vars },
     limits: { ...run.limits.build, time_ms: of.time_ms },
+    ...(run.build_network && { network: run.build_network }),
+    cache: of.cache,
     on_output: (stream, chunk) => run.log.write(stream, chunk),
   });
   const stop = () => void machine.stop(1000);

@@ -11,7 +11,9 @@ import type { Failure, Stage } from '../domain/failure.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { Version } from '../domain/version.ts';
 import type { GateReplica } from '../health/gate.ts';
+import type { Cache } from '../isolation/cache.ts';
 import type { IsolationDriver, Limits } from '../isolation/driver.ts';
+import type { NetworkPolicy } from '../isolation/network/policy.ts';
 import type { Db, Trx } from '../store/db.ts';
 import type { LogWriter } from '../store/logs.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
@@ -49,6 +51,10 @@ export interface Ports {
   newId: NewId;
   limits: PipelineLimits;
   health: HealthDefaults;
+  /** What builds may reach; default open. */
+  build_network?: NetworkPolicy;
+  /** The package managers' caches of a deployment; absent for builds without. */
+  openCache?: (deployment_id: string) => Promise<Cache>;
   /** Scratch space on the same file system as the object store. */
   tmp_dir: string;
   /** Where a build of this deployment happens; emptied before and after. */

@@ -9,6 +9,7 @@ import pg from 'pg';
 import { type Db as BossDb, fromPglite } from 'pg-boss';
 import * as migration001 from './migrations/001-start.ts';
 import * as migration002 from './migrations/002-api.ts';
+import * as migration003 from './migrations/003-build-report.ts';
 import type { Tables } from './schema.ts';
 
 export type Db = Kysely<Tables>;
@@ -28,7 +29,11 @@ export interface Database {
   close(): Promise<void>;
 }
 
-const MIGRATIONS = { '001-start': migration001, '002-api': migration002 };
+const MIGRATIONS = {
+  '001-start': migration001,
+  '002-api': migration002,
+  '003-build-report': migration003,
+};
 
 export function json<T>(value: T): RawBuilder<T> {
   return sql`${JSON.stringify(value)}::jsonb`;
