@@ -13,6 +13,7 @@ import { type Edge, startEdge } from './edge/edge.ts';
 import type { EdgePort, EngineContext, Log } from './engine/context.ts';
 import { LocalEngine } from './engine/create.ts';
 import { type Folders, keptSecret, lockFolder, makeFolders } from './engine/folders.ts';
+import { openCache } from './isolation/cache.ts';
 import { openMachines } from './machines.ts';
 import { makeVerifier } from './release/verify.ts';
 import { type Database, openDatabase } from './store/db.ts';
@@ -115,6 +116,14 @@ async function open(
     image_builder: machines.image_builder,
     images_missing: machines.images_missing,
     network: config.network,
+    openCache:
+      config.cache.deployment_bytes === 0
+        ? null
+        : (deployment_id) =>
+            openCache({
+              dir: path.join(folders.caches, deployment_id),
+              max_bytes: config.cache.deployment_bytes,
+            }),
     vault: makeVault(Buffer.from(await keptSecret(folders.data, 'vault.key'), 'hex')),
     newId,
     folders,
@@ -125,6 +134,7 @@ async function open(
     timings: config.timings,
     bounds: config.bounds,
     retention: config.retention,
+    cache_total_bytes: config.cache.total_bytes,
     allow_private_webhooks: config.allow_private_webhooks,
     push_registries: config.push_registries,
     urlOf: (slug, workspace) => hostUrl(config, `${slug}.${workspace}`, edge?.port ?? config.edge.port),

@@ -28,6 +28,7 @@ function presentBuild(b: Build, deployment: Deployment): contract.BuildView {
     log_url: buildLogUri(b.deployment_id, b.id),
     log_bytes: b.log_bytes,
     peak_memory_bytes: b.peak_memory_bytes,
+    report: b.report,
     started_at: iso(b.started_at),
     finished_at: iso(b.finished_at),
     duration_ms,

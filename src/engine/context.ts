@@ -59,6 +59,8 @@ export interface EngineContext extends Ports {
   timings: Timings;
   bounds: EngineLimits;
   retention: Retention;
+  /** Of the package caches of all deployments. */
+  cache_total_bytes: number;
   /** Whether webhooks may reach addresses of this machine and of private networks, and use plain http. */
   allow_private_webhooks: boolean;
   /** Registries (`host` or `host:port`) that images may be pushed to. */

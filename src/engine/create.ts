@@ -41,6 +41,7 @@ import { collect } from './retention.ts';
 import { SandboxLogs } from './sandbox-logs.ts';
 import { discardSandbox, fillSandbox, snapshotSandbox } from './sandbox-snapshots.ts';
 import { destroySandbox, exec, workspaceDir } from './sandboxes.ts';
+import { sweepImages } from './scratch.ts';
 import { acceptVerify } from './verify.ts';
 import { WebhookSender } from './webhooks.ts';
 import { cancelled, recordFailure, Worker } from './worker.ts';
@@ -89,6 +90,7 @@ export class LocalEngine implements Engine {
     await runtime?.sweep(this.#supervisor.here());
     await sweepFolders(this.#ctx);
     await bookStrayObjects(this.#ctx);
+    await sweepImages(this.#ctx);
   }
 
   async start(): Promise<void> {

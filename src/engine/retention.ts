@@ -19,6 +19,7 @@ import {
 import { markCollected } from '../store/release.ts';
 import { deleteDeliveriesBefore } from '../store/webhook.ts';
 import type { EngineContext } from './context.ts';
+import { boundCaches, sweepImages } from './scratch.ts';
 
 export interface GcItem {
   key: string;
@@ -59,6 +60,9 @@ export async function collect(ctx: EngineContext, options: { dry_run: boolean })
   await collectLogs(ctx, ctx.folders.build_logs, 'build_log', before, report);
   await collectLogs(ctx, ctx.folders.instance_logs, 'instance_log', before, report);
   if (!options.dry_run) {
+    await boundCaches(ctx);
+    await sweepImages(ctx);
+    await ctx.image_builder?.prune(ctx.cache_total_bytes);
     await deleteStoppedBefore(ctx.db, before);
     await deleteEventsBefore(ctx.db, before);
     await deleteDeliveriesBefore(ctx.db, before);

@@ -11,6 +11,8 @@ import type { MachineSpec } from './driver.ts';
  */
 export interface DiskWatch {
   stop(): void;
+  /** How far the folders grew at most, as far as counted; counts once more. Null without a limit. */
+  peak(): Promise<number | null>;
 }
 
 const CHECK_MS = 500;
@@ -43,11 +45,19 @@ export async function watchDisk(o: {
   pids: () => number[];
   on_full: () => void;
 }): Promise<DiskWatch> {
-  if (!Number.isFinite(o.limit_bytes)) return { stop() {} };
+  if (!Number.isFinite(o.limit_bytes)) return { stop() {}, peak: async () => null };
   const before = await countBytes(o.dirs);
   const free_before = freeBytes(o.dirs[0]!);
   let last = { ...before, at: performance.now(), free: free_before, growth: 0 };
   let busy = false;
+  let peak = 0;
+
+  async function count(): Promise<Count & { growth: number }> {
+    const now = await countBytes(o.dirs);
+    const growth = now.bytes - before.bytes + unlinkedBytes(o.pids());
+    peak = Math.max(peak, growth);
+    return { ...now, growth };
+  }
 
   async function check(): Promise<void> {
     const free = freeBytes(o.dirs[0]!);
@@ -55,11 +65,10 @@ export async function watchDisk(o: {
     const suspicious = last.free - free > o.limit_bytes - last.growth;
     const pause_ms = suspicious ? last.took_ms * 5 : Math.max(o.count_every_ms, last.took_ms * 20);
     if (since_ms < Math.min(pause_ms, COUNT_AT_LEAST_EVERY_MS)) return;
-    const now = await countBytes(o.dirs);
-    const growth = now.bytes - before.bytes + unlinkedBytes(o.pids());
-    last = { ...now, at: performance.now(), free, growth };
+    const now = await count();
+    last = { ...now, at: performance.now(), free };
     const hidden = now.incomplete && free_before - free > o.limit_bytes;
-    if (growth > o.limit_bytes || hidden) o.on_full();
+    if (now.growth > o.limit_bytes || hidden) o.on_full();
   }
 
   const timer = setInterval(() => {
@@ -74,6 +83,10 @@ export async function watchDisk(o: {
   return {
     stop() {
       clearInterval(timer);
+    },
+    async peak() {
+      await count();
+      return peak;
     },
   };
 }

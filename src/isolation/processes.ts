@@ -16,6 +16,8 @@ export interface ProcessRow {
   session: number;
   /** Start time in clock ticks: with the pid it names a process for good, although pids are reused. */
   started: string;
+  /** Processor time of its own and of children it waited for. Milliseconds. */
+  cpu_ms: number;
   /** Read when first asked for, which for most processes is never: relatives of a member need none. */
   marks(): Marks;
 }
@@ -26,6 +28,8 @@ export interface ProcessScanner {
   scan(): ProcessTable;
 }
 
+/** /proc counts in hundredths of a second on every Linux. */
+const TICK_MS = 10;
 const NO_MARKS: Marks = { name: null, lock_limit: null };
 
 /** Reads /proc. Marks are read once per process: it gets them from its parent and does not change them. */
@@ -65,6 +69,7 @@ function readRow(pid: number): Omit<ProcessRow, 'marks'> | null {
     group: Number(fields[2]),
     session: Number(fields[3]),
     started: fields[19] ?? '',
+    cpu_ms: fields.slice(11, 15).reduce((ticks, field) => ticks + Number(field), 0) * TICK_MS,
   };
 }
 

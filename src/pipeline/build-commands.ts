@@ -1,9 +1,10 @@
 /** Runs a plan's commands: one machine each where machines are cheap, one for all where they take seconds to start. */
 import { randomBytes } from 'node:crypto';
+import { describeReport, mergeReports } from '../domain/build-report.ts';
 import type { Failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
-import type { MachineExit } from '../isolation/driver.ts';
-import { setBuildState } from '../store/build.ts';
+import type { CacheFolder, MachineExit } from '../isolation/driver.ts';
+import { setBuildReport } from '../store/build.ts';
 import { buildFailure } from './build-failure.ts';
 import { commandScript, markFilter } from './command-script.ts';
 import type { Run } from './run.ts';
@@ -24,23 +25,49 @@ export async function runCommands(
     );
   const commands = [...plan.install, ...plan.build];
   const together = run.builder.capabilities.copies_workspace;
-  let peak_memory_bytes = 0;
-  for (const batch of together ? [commands] : commands.map((command) => [command])) {
-    const { exit, command } = await runBatch(run, { plan, dir, env, commands: batch, until });
-    run.signal.throwIfAborted();
-    peak_memory_bytes = Math.max(peak_memory_bytes, exit.peak_memory_bytes);
-    const problem = buildFailure(exit, command, run.limits.build, run.log.tail(50));
-    run.log.note(`${problem ? 'failed' : 'done'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
-    if (problem) return problem;
+  const cache = (await run.openCache?.(run.deployment.id)) ?? null;
+  if (cache !== null) run.log.note(cache.line);
+  const exits: MachineExit[] = [];
+  let problem: Failure | null = null;
+  let complete = false;
+  try {
+    for (const batch of together ? [commands] : commands.map((command) => [command])) {
+      const of = { plan, dir, env, commands: batch, until, cache: cache?.spec ?? null };
+      const { exit, command } = await runBatch(run, of);
+      run.signal.throwIfAborted();
+      exits.push(exit);
+      problem = buildFailure(exit, command, run.limits.build, run.log.tail(50));
+      run.log.note(`${problem ? 'failed' : 'done'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
+      if (problem) break;
+    }
+    complete = problem === null;
+  } finally {
+    const took_ms = exits.reduce((sum, exit) => sum + exit.duration_ms, 0);
+    const kept = await cache?.close(complete ? took_ms : null);
+    for (const line of kept?.lines ?? []) run.log.note(line);
   }
-  await run.record((trx) => setBuildState(trx, run.version.build_id, 'building', { peak_memory_bytes }));
-  return null;
+  await recordReport(run, exits);
+  return problem;
+}
+
+/** What the machines of a build used, in its log and its row. */
+export async function recordReport(run: Run, exits: readonly MachineExit[]): Promise<void> {
+  const report = mergeReports(exits);
+  run.log.note(describeReport(report));
+  await run.record((trx) => setBuildReport(trx, run.version.build_id, report));
 }
 
 /** The commands in one machine, and the one that it ended with. */
 async function runBatch(
   run: Run,
-  of: { plan: Plan; dir: string; env: VersionEnv; commands: string[]; until: number },
+  of: {
+    plan: Plan;
+    dir: string;
+    env: VersionEnv;
+    commands: string[];
+    until: number;
+    cache: CacheFolder | null;
+  },
 ): Promise<{ exit: MachineExit; command: string }> {
   const { commands } = of;
   let command = commands[0]!;
@@ -70,6 +97,7 @@ async function runMachine(
     env: VersionEnv;
     command: string;
     until: number;
+    cache: CacheFolder | null;
     on_output: (stream: 'stdout' | 'stderr', chunk: Buffer) => void;
   },
 ): Promise<MachineExit> {
@@ -88,6 +116,7 @@ async function runMachine(
     },
     limits: { ...run.limits.build, time_ms: Math.max(1, of.until - Date.now()) },
     network: run.network,
+    cache: of.cache,
     on_output: of.on_output,
   });
   const stop = () => void machine.stop(1000);

@@ -1,6 +1,7 @@
 /** Dockerfile mode: BuildKit builds the image; what comes out is a tar that stage 3 takes in. */
 import path from 'node:path';
 import type { Plan } from '../domain/plan.ts';
+import { recordReport } from './build-commands.ts';
 import { buildFailure } from './build-failure.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 import { SOURCE_DATE_EPOCH } from './source-date-epoch.ts';
@@ -35,6 +36,7 @@ export async function buildImage(
     signal: run.signal,
   });
   run.signal.throwIfAborted();
+  await recordReport(run, [exit]);
   run.log.note(`${layout ? 'done' : 'failed'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
   const problem = buildFailure(exit, 'Dockerfile', run.limits.build, run.log.tail(50));
   if (problem || layout === null) return failed(problem!);

@@ -11,6 +11,7 @@ import type { Failure, Stage } from '../domain/failure.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { Version } from '../domain/version.ts';
 import type { GateReplica } from '../health/gate.ts';
+import type { Cache } from '../isolation/cache.ts';
 import type { IsolationDriver, Limits } from '../isolation/driver.ts';
 import type { ImageBuilder } from '../isolation/image-builder.ts';
 import type { NetworkPolicy } from '../isolation/network/policy.ts';
@@ -64,6 +65,8 @@ export interface Ports {
   newId: NewId;
   limits: PipelineLimits;
   health: HealthDefaults;
+  /** The package managers' caches of a deployment; null for builds without. */
+  openCache: ((deployment_id: string) => Promise<Cache>) | null;
   /** Scratch space on the same file system as the object store. */
   tmp_dir: string;
   /** Where a build of this deployment happens; emptied before and after. */

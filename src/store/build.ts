@@ -1,5 +1,6 @@
 import type { Build, BuildState } from '../domain/build.ts';
-import { type Conn, storableText, type Trx } from './db.ts';
+import type { BuildReport } from '../domain/build-report.ts';
+import { type Conn, json, storableText, type Trx } from './db.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
 
 export async function insertBuild(
@@ -34,12 +35,22 @@ export async function listBuilds(db: Conn, deployment_id: string, page: PageRequ
   return toPage(await query.execute(), page);
 }
 
+/** A later run of the stage replaces it; a finished build keeps its own. */
+export async function setBuildReport(trx: Trx, id: string, report: BuildReport): Promise<void> {
+  await trx
+    .updateTable('builds')
+    .set({ report: json(report), peak_memory_bytes: report.peak_memory_bytes })
+    .where('id', '=', id)
+    .where('state', 'in', ['queued', 'building'])
+    .execute();
+}
+
 /** The one writer of `state`. A finished build stays as it is (a stage run twice changes nothing). */
 export async function setBuildState(
   trx: Trx,
   id: string,
   to: BuildState,
-  also: { error_message?: string; log_bytes?: number; peak_memory_bytes?: number } = {},
+  also: { error_message?: string; log_bytes?: number } = {},
 ): Promise<void> {
   const now = new Date();
   const { error_message, ...numbers } = also;

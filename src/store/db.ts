@@ -12,6 +12,7 @@ import * as migration002 from './migrations/002-api.ts';
 import * as migration003 from './migrations/003-hosts.ts';
 import * as migration004 from './migrations/004-snapshots.ts';
 import * as migration005 from './migrations/005-verify.ts';
+import * as migration006 from './migrations/006-build-report.ts';
 import type { Tables } from './schema.ts';
 
 export type Db = Kysely<Tables>;
@@ -37,6 +38,7 @@ const MIGRATIONS = {
   '003-hosts': migration003,
   '004-snapshots': migration004,
   '005-verify': migration005,
+  '006-build-report': migration006,
 };
 
 export function json<T>(value: T): RawBuilder<T> {

@@ -139,6 +139,12 @@ export async function listDeployments(
   return toPage(await query.execute(), page);
 }
 
+/** Of every tenant. */
+export async function livingDeploymentIds(db: Conn): Promise<string[]> {
+  const rows = await db.selectFrom('deployments').select('id').where('deleted_at', 'is', null).execute();
+  return rows.map((row) => row.id);
+}
+
 export async function countDeployments(db: Conn, tenant_id: string): Promise<number> {
   const row = await db
     .selectFrom('deployments')

@@ -203,6 +203,18 @@ export async function finishOperation(trx: Trx, id: string, outcome: Outcome): P
     .execute();
 }
 
+/** Ids of deployments in which something may be building. */
+export async function unfinishedPublishes(db: Conn): Promise<string[]> {
+  const rows = await db
+    .selectFrom('operations')
+    .select('deployment_id')
+    .distinct()
+    .where('kind', 'in', ['publish', 'verify'])
+    .where('finished_at', 'is', null)
+    .execute();
+  return rows.map((row) => row.deployment_id);
+}
+
 /** The publish whose turn it is once an earlier one has finished. */
 export async function nextPublish(trx: Conn, deployment_id: string): Promise<Operation | undefined> {
   return trx

@@ -2,6 +2,29 @@ import { z } from '@hono/zod-openapi';
 import { LogLine } from './deployment.ts';
 import { AttributionFields, defineRoute, enveloped, listOf, ok, PageQuery, Time } from './route.ts';
 
+export const BuildReport = z
+  .object({
+    peak_memory_bytes: z.number(),
+    cpu_ms: z.number().nullable(),
+    disk_bytes: z.number().nullable(),
+    hosts: z.array(
+      z.object({
+        host: z.string(),
+        port: z.number(),
+        connections: z.number(),
+        refused: z.string().nullable(),
+        bytes_in: z.number(),
+        bytes_out: z.number(),
+      }),
+    ),
+    bytes_in: z.number(),
+    bytes_out: z.number(),
+  })
+  .openapi('BuildReport', {
+    description:
+      'What the build used and which hosts it asked for; `refused` says why one was not let through.',
+  });
+
 export const Build = z
   .object({
     id: z.string(),
@@ -18,6 +41,7 @@ export const Build = z
     log_url: z.string(),
     log_bytes: z.number(),
     peak_memory_bytes: z.number().nullable(),
+    report: BuildReport.nullable(),
     started_at: Time.nullable(),
     finished_at: Time.nullable(),
     duration_ms: z.number().nullable(),

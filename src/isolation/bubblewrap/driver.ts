@@ -1,6 +1,7 @@
 import { mkdir, realpath, writeFile } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { describeBase } from '../base.ts';
+import { cacheEnvironment } from '../cache.ts';
 import type { DriverOptions, IsolationDriver, MachineSpec } from '../driver.ts';
 import { openHost, type Prepared } from '../host.ts';
 import { startMachine } from '../machine.ts';
@@ -37,6 +38,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       generated: await writeAccounts(private_dir),
       data_dir: await realpath(o.data_dir),
     });
+    const cache = spec.kind === 'build' ? (spec.cache ?? null) : null;
     if (outlet !== null) mounts.push({ kind: 'read', from: process.execPath, to: NODE_INSIDE });
     const env = {
       PATH: machinePath(tools, host.search_path),
@@ -44,12 +46,17 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       TMPDIR: '/tmp',
       LANG: 'C.UTF-8',
       ...registry.env,
+      ...(cache === null ? {} : cacheEnvironment('/cache')),
       ...spec.env,
     };
     const options = bubblewrapOptions({
       ...{ user_namespace, mounts, proc_entries: procEntries() },
       ...{ workspace_dir: spec.workspace_dir, private_dir, cwd: posix.join('/workspace', spec.cwd) },
-      ...{ own_network: outlet !== null, env: outlet === null ? env : withProxy(env) },
+      ...{
+        cache_dir: cache?.dir ?? null,
+        own_network: outlet !== null,
+        env: outlet === null ? env : withProxy(env),
+      },
     });
     return bubblewrapLaunch({ bwrap, spec, options, marks, limit_arguments, outlet });
   }

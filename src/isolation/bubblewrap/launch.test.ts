@@ -20,6 +20,7 @@ function options(env: Record<string, string>): string[] {
     workspace_dir: '/data/ws',
     private_dir: '/data/machines/mch_1',
     cwd: '/workspace/app',
+    cache_dir: '/data/caches/dpl_1/content',
     own_network: true,
     env,
   });
@@ -46,6 +47,7 @@ describe('bubblewrap launch', () => {
     assert.match(list, /--proc \/proc --ro-bind \/proc\/sys \/proc\/sys/);
     assert.match(list, /--cap-drop ALL/);
     assert.match(list, /--ro-bind \/usr \/usr --tmpfs \/usr\/data --remount-ro \/usr\/data/);
+    assert.match(list, /--bind \/data\/caches\/dpl_1\/content \/cache /);
     assert.match(list, /--bind \/data\/ws \/workspace --chdir \/workspace\/app --remount-ro \/ --clearenv$/);
     assert.ok(procEntries().includes('/proc/sys') && !procEntries().some((path) => /\d$/.test(path)));
   });

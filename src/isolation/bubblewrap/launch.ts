@@ -27,6 +27,7 @@ export function bubblewrapOptions(o: {
   workspace_dir: string;
   private_dir: string;
   cwd: string;
+  cache_dir: string | null;
   /** Then nothing is in it but loopback; abstract sockets of the host cannot be reached either. */
   own_network: boolean;
   env: Record<string, string>;
@@ -44,6 +45,7 @@ export function bubblewrapOptions(o: {
     ...o.proc_entries.flatMap((path) => ['--ro-bind', path, path]),
     ...['--dev', '/dev', '--size', String(SHM_BYTES), '--tmpfs', '/dev/shm', '--remount-ro', '/dev'],
     ...['--bind', `${o.private_dir}/tmp`, '/tmp', '--bind', `${o.private_dir}/home`, '/home'],
+    ...(o.cache_dir === null ? [] : ['--bind', o.cache_dir, '/cache']),
     ...['--bind', o.workspace_dir, '/workspace', '--chdir', o.cwd, '--remount-ro', '/', '--clearenv'],
     ...Object.entries(o.env).flatMap(([name, value]) => ['--setenv', name, value]),
   ];

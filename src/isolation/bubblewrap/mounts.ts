@@ -35,6 +35,7 @@ const ETC = [
     '/etc/python3',
     '/etc/python3.11',
     '/etc/java',
+    '/etc/maven',
   ],
 ];
 

@@ -154,6 +154,28 @@ export function basicCases(bench: () => Bench): void {
     assert.equal(exit.peak_processes, 3);
   });
 
+  it('gives builds a cache that outlives them, and nobody else', async () => {
+    const dir = join(bench().dir, 'cache');
+    await mkdir(dir, { recursive: true });
+    const cache = { dir, max_bytes: 1e9 };
+    const script =
+      'echo "cache:$KILN_CACHE_DIR"; cat "$KILN_CACHE_DIR/made"; [ -z "$KILN_CACHE_DIR" ] || echo kept > "$KILN_CACHE_DIR/made"';
+    await bench().run(script, { cache });
+    const second = await bench().run(script, { cache });
+    const seen = bench().driver.capabilities.fixed_workspace_path ? '/cache' : dir;
+    assert.equal(second.stdout(), `cache:${seen}\nkept\n`);
+    for (const kind of ['exec', 'instance'] as const)
+      assert.equal((await bench().run(script, { cache, kind })).stdout().split('\n')[0], 'cache:');
+    assert.equal((await bench().run(script)).stdout().split('\n')[0], 'cache:');
+  });
+
+  it('reports processor time and the growth of its disk', async () => {
+    const busy = 'while(process.cpuUsage().user<600e3);';
+    const { exit } = await bench().run(`head -c 5M /dev/urandom > a; node -e "${busy}"; sleep 0.4`);
+    assert.ok(exit.cpu_ms! > 300 && exit.cpu_ms! < 30_000, `${exit.cpu_ms} ms`);
+    assert.ok(exit.disk_bytes! >= 5e6 && exit.disk_bytes! < 50e6, `${exit.disk_bytes} bytes`);
+  });
+
   it('describes its base in stable text', async () => {
     const base = await bench().driver.base();
     assert.match(base, /^linux-\w+;.*node-\d+.*;workspace-(fixed|moving)$/);

@@ -1,5 +1,6 @@
 /** What code nobody has read may reach over the network while it is built. */
 import type { Socket } from 'node:net';
+import type { ContactedHost } from '../../domain/build-report.ts';
 import type { HostNetwork } from './host-network.ts';
 
 /**
@@ -16,15 +17,7 @@ export interface NetworkPolicy {
 export const OPEN_NETWORK: NetworkPolicy = { mode: 'open', allow: [] };
 
 /** One host that a machine asked for. */
-export interface HostContact {
-  host: string;
-  port: number;
-  connections: number;
-  /** Null when it was let through; else why not. */
-  refused: string | null;
-  bytes_in: number;
-  bytes_out: number;
-}
+export type HostContact = ContactedHost;
 
 /** The way out of one machine: a forward proxy on a Unix socket. The driver brings the machine's connections to it. */
 export interface Egress {

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeBase } from '../base.ts';
+import { cacheEnvironment } from '../cache.ts';
 import type { DriverOptions, IsolationDriver, SelfTest } from '../driver.ts';
 import { openHost } from '../host.ts';
 import { startMachine } from '../machine.ts';
@@ -43,6 +44,7 @@ export function processDriver(o: DriverOptions): IsolationDriver {
           TMPDIR: join(private_dir, 'tmp'),
           LANG: 'C.UTF-8',
           ...registry.env,
+          ...(spec.cache && spec.kind === 'build' ? cacheEnvironment(spec.cache.dir) : {}),
           ...spec.env,
           ...marks,
         };

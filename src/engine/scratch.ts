@@ -1,0 +1,30 @@
+/** What can be made or fetched again, kept within bounds: package caches of builds, root file systems of images. */
+import { collectCaches } from '../isolation/cache.ts';
+import { sweepSquashfs } from '../release/oci/squashfs.ts';
+import { livingDeploymentIds } from '../store/deployment.ts';
+import { unstoppedInstances } from '../store/instance.ts';
+import { unfinishedPublishes } from '../store/operation.ts';
+import { releasesById } from '../store/release.ts';
+import type { EngineContext } from './context.ts';
+
+/** Caches of removed deployments go, and of all others the ones used longest ago, until they fit. */
+export async function boundCaches(ctx: EngineContext): Promise<string[]> {
+  const [living, busy] = await Promise.all([livingDeploymentIds(ctx.db), unfinishedPublishes(ctx.db)]);
+  return collectCaches({
+    dir: ctx.folders.caches,
+    total_max_bytes: ctx.cache_total_bytes,
+    living: new Set(living),
+    busy: new Set(busy),
+  });
+}
+
+/** Root file systems stay while an instance runs from them, and those of the base image of builds. */
+export async function sweepImages(ctx: EngineContext): Promise<number> {
+  const instances = await unstoppedInstances(ctx.db);
+  const releases = await releasesById(ctx.db, [...new Set(instances.map((row) => row.release_id))]);
+  const used = [...releases.values()]
+    .filter(({ kind }) => kind === 'oci')
+    .map(({ sha256 }) => `sha256:${sha256}`);
+  const base = ctx.builder.base_image?.digest;
+  return sweepSquashfs(ctx.folders.images, new Set([...used, ...(base ? [base] : [])]));
+}
