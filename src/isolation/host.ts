@@ -1,11 +1,11 @@
-import type { DriverOptions, MachineSpec } from './driver.ts';
+import type { DriverOptions, MachineSpec, ToolOffer } from './driver.ts';
 import { DATA_MARK, lockLimit, MACHINE_MARK } from './marks.ts';
 import { countTasks, makeScanner, type ProcessScanner } from './processes.ts';
 import { findProgram, limitArguments } from './program.ts';
 import { forKind, type RegistrySettings, readRegistrySettings } from './registry.ts';
 import { makePrivateDir } from './scratch.ts';
 import { dataKey, sweepMachines } from './sweep.ts';
-import { findToolchains, type Toolchain } from './toolchain.ts';
+import { findToolchains, TOOL_NAMES, type Toolchain } from './toolchain.ts';
 import { makeSampler, type Sampler } from './watchdog.ts';
 
 /** What the machines of one driver object share, and what every driver does alike before it launches one. */
@@ -22,6 +22,8 @@ export interface Host {
   work_dir: string;
   /** Makes what a (checked) spec's machine needs on this host. */
   prepare(spec: MachineSpec, private_dir: string): Promise<Prepared>;
+  /** As `IsolationDriver.tools`. */
+  tools(): Promise<ToolOffer>;
   /** As `IsolationDriver.sweep`. */
   sweep(keep: ReadonlySet<string>): Promise<string[]>;
 }
@@ -64,6 +66,7 @@ export function openHost(o: DriverOptions): Host {
         }),
       };
     },
+    tools: async () => ({ offered: await findToolchains(search_path), looked_for: TOOL_NAMES }),
     sweep: (keep) =>
       sweepMachines({
         ...{ scanner, data_key, work_dir: o.work_dir },
