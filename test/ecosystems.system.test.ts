@@ -197,6 +197,38 @@ const CASES: Case[] = [
     visit: says(/./),
   },
   {
+    name: 'ruby',
+    needs: ['ruby'],
+    source: () => fixture('ruby-script'),
+    kind: 'dynamic',
+    log: [/health: passed/],
+    visit: says(/./),
+  },
+  {
+    name: 'php',
+    needs: ['php'],
+    source: () => fixture('php-plain'),
+    kind: 'dynamic',
+    log: [/health: passed/],
+    visit: says(/./),
+  },
+  {
+    name: 'rust',
+    needs: ['cargo'],
+    source: () => fixture('rust-plain'),
+    kind: 'dynamic',
+    log: [/Compiling/, /health: passed/],
+    visit: says(/./),
+  },
+  {
+    name: 'node of another version',
+    needs: ['node', 'npm-tool', 'npm'],
+    source: () => fixture('node-exact-version'),
+    kind: 'dynamic',
+    log: [/asks for Node/, /health: passed/],
+    visit: says(/./),
+  },
+  {
     name: 'explicit commands',
     needs: ['node'],
     source: () =>

@@ -142,6 +142,13 @@ describe('failures leave production alone', () => {
     assert.ok(version.failure.log_tail.join().includes('looked for'));
   });
 
+  test('a version of the language that cannot be had: nothing is built with another one', async () => {
+    const dir = await writeApp({ '.python-version': '2.7\n', 'main.py': 'print("never run")\n' });
+    const version = await fails(dir, 'TOOLCHAIN_MISSING');
+    assert.match(version.failure.message, /\.python-version (?:asks for|needs) python3 2\.7/);
+    assert.doesNotMatch(await kiln.buildLog(live.id, version.build_id), /never run/);
+  });
+
   test('a Dockerfile without BuildKit', async () => {
     const version = await fails(await writeApp({ Dockerfile: 'FROM scratch\n' }), 'BUILDKIT_MISSING');
     assert.match(version.failure.message, /BuildKit/);

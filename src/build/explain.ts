@@ -4,8 +4,10 @@ import type { Refusal } from './plan.ts';
 
 const INDENT = '  ';
 /** Where a setting is written. */
-const HOW =
-  'Settings go into kiln.toml in the source, or with the publish (--run-command …): docs/kiln-toml.md.';
+const HOW = [
+  'Settings, the strongest first: with the publish (--run-command …), KILN_* among the build variables',
+  '(KILN_RUN_COMMAND=…), kiln.toml, kiln.json, and last what was detected: docs/kiln-toml.md.',
+];
 
 function section(title: string, lines: string[]): string[] {
   return lines.length === 0 ? [] : ['', title, ...lines.map((line) => INDENT + line)];
@@ -58,10 +60,13 @@ export function explainPlan(plan: Plan): string {
     ...commandRows('install', plan.install, from('install')),
     ...commandRows('build', plan.build, from('build')),
     ...commandRows('start', plan.start === null ? [] : [plan.start], from('start')),
-    ...(plan.kind === 'static' || plan.mode === 'dockerfile'
+    ...(plan.kind === 'static' || (plan.mode === 'dockerfile' && plan.port === null)
       ? []
       : [['port', `${plan.port ?? 'the one in PORT'}${from('port')}`] as [string, string]]),
-    ['output', `${plan.output_path === '.' ? 'the whole folder' : plan.output_path}${from('output_path')}`],
+    [
+      plan.mode === 'dockerfile' ? 'context' : 'output',
+      `${plan.output_path === '.' ? 'the whole folder' : plan.output_path}${from('output_path')}`,
+    ],
     ...(plan.spa_fallback === null
       ? []
       : [
@@ -94,7 +99,7 @@ export function explainPlan(plan: Plan): string {
       plan.also_matched.map(({ rule, lost_because }) => `${rule}: ${lost_because}`),
     ),
     ...section('Watch out', plan.warnings),
-    ...section('To change it', [...plan.would_change, HOW]),
+    ...section('To change it', [...plan.would_change, ...HOW]),
   ];
   return plain(text.join('\n'));
 }

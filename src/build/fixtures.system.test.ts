@@ -51,6 +51,7 @@ function environment(home: string): Record<string, string> {
     // Each app has a home of its own; only what compilers and registries would give again is shared.
     GOCACHE: join(caches, 'go'),
     npm_config_cache: join(caches, 'npm'),
+    MAVEN_OPTS: `-Dmaven.repo.local=${join(caches, 'maven')}`,
   };
 }
 

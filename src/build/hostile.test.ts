@@ -13,6 +13,7 @@ import { makePlan } from './plan.ts';
 const NAMES =
   `package.json pnpm-workspace.yaml package-lock.json yarn.lock pnpm-lock.yaml bun.lock .yarnrc.yml tsconfig.json
   .nvmrc .tool-versions mise.toml angular.json nest-cli.json next.config.js vite.config.ts svelte.config.js astro.config.mjs
+  nx.json apps/web/project.json adapters/static/vite.config.ts settings.gradle build.gradle web/pom.xml .sdkmanrc Gemfile.lock
   requirements.txt pyproject.toml uv.lock poetry.lock Pipfile Pipfile.lock manage.py main.py app.py go.mod go.work main.go
   cmd/server/main.go mix.exs Gemfile config.ru composer.json index.php pom.xml build.gradle.kts Cargo.toml src/main.rs
   crates/a/Cargo.toml App.csproj global.json deno.json main.ts Procfile start.sh index.html public/index.html Staticfile
@@ -35,6 +36,13 @@ const PIECES = [
   'web: $(rm -rf /) `x`\n',
   'gem \'rails\'\n<Project Sdk="Microsoft.NET.Sdk.Web">\nroot: ../../etc\n',
   'FROM x\nEXPOSE 99999\n',
+  'FROM x AS a\nENV A=$A$A$A\nFROM a\nEXPOSE $A $B\nHEALTHCHECK CMD curl localhost:$A/x\nRUN <<E\n',
+  '<project><modules><module>web</module><module>../..</module></modules><packaging>war</packaging>',
+  "include ':a:b', '../..', 'web'\nplugins { id 'application' }\n",
+  "gem 'jekyll'\nRUBY VERSION\n   ruby 3.4.1p0\n",
+  '{"projectType":"application","targets":{"build":{"executor":"@nx/node:x","options":{"outputPath":"../..","main":"/x"}}}}',
+  '{"name":"@a/b","nx":{"targets":{"build":{"executor":7},"serve":[]}},"devDependencies":{"@builder.io/qwik-city":"1"}}',
+  '{"scripts":{"start":"tsc && tsc && tsc && npm run build && node ."},"dependencies":{"hono":"4","fastify-cli":"1"}}',
   'run_command = "x"\nroot = "apps/web"\n',
   '{"root":"apps/api","output_path":"..","port":-1}',
   "export default { output: 'export', outDir: '../../x', adapter: node() }",

@@ -132,3 +132,20 @@ test('Go fetches itself since 1.21', () => {
   assert.ok(result.ok && /module proxy/.test(result.warnings.join()));
   assert.equal(checkToolchains(plan, [{ name: 'go', version: '1.19.8' }]).ok, false);
 });
+
+test('a version that the machine has beside its usual one is used, not fetched', () => {
+  const offered = [
+    { name: 'node', version: '22.23.3' },
+    { name: 'node', version: '24.21.0', bin_dir: '/opt/node/24/bin' },
+  ];
+  const asked = checkToolchains(asking({ name: 'node', version: '24' }), offered);
+  assert.ok(asked.ok);
+  const { install, build, start } = asked.plan;
+  for (const command of [...install, ...build, start!])
+    assert.ok(command.startsWith('export PATH="/opt/node/24/bin:$PATH"; '), command);
+  assert.deepEqual(asked.warnings, []);
+  const usual = checkToolchains(asking({ name: 'node', version: '>=20' }), offered);
+  assert.ok(usual.ok && usual.plan.start === planOf(NODE_APP).start);
+  const exact = checkToolchains(asking({ name: 'node', version: '24.1.0' }), offered);
+  assert.ok(exact.ok && /node-\$\(node -p .*24\.1\.0/.test(exact.plan.install[0]!));
+});

@@ -9,10 +9,11 @@ import { joinPath } from './files.ts';
 import { quote } from './quote.ts';
 import { fullVersion, versionRange } from './version-range.ts';
 
-/** A tool that the machine offers. */
+/** A tool that the machine offers; one with `bin_dir` only to those who put that folder first in PATH. */
 export interface OfferedTool {
   name: string;
   version: string;
+  bin_dir?: string;
 }
 
 export type ToolchainCheck =
@@ -47,13 +48,28 @@ export function checkToolchains(
   const warnings: string[] = [];
   let checked = plan;
   for (const tool of plan.toolchains) {
-    const here = offered.find(({ name }) => name === tool.name) ?? null;
+    const here = bestOf(
+      tool,
+      offered.filter(({ name }) => name === tool.name),
+    );
     const verdict = judge(tool, here, looked_for.includes(tool.name));
     if ('message' in verdict) return { ok: false, ...verdict };
     if (verdict.warning) warnings.push(verdict.warning);
     if (verdict.fetch !== undefined) checked = withNode(checked, verdict.fetch);
+    else if (here?.bin_dir !== undefined) checked = withTool(checked, here);
   }
   return { ok: true, plan: checked, warnings };
+}
+
+/** The first that is asked for: the one PATH finds comes first among equals. */
+function bestOf(tool: Toolchain, offered: OfferedTool[]): OfferedTool | null {
+  const usual = offered.toSorted((a, b) => Number(a.bin_dir !== undefined) - Number(b.bin_dir !== undefined));
+  const range = tool.version === null ? null : versionRange(tool.name, tool.version);
+  const fits = usual.find(({ version }) => {
+    const full = fullVersion(version);
+    return range !== null && full !== null && semver.satisfies(full, range);
+  });
+  return fits ?? usual.find(({ bin_dir }) => bin_dir === undefined) ?? null;
 }
 
 function judge(tool: Toolchain, here: OfferedTool | null, looked_for: boolean): Verdict {
@@ -115,9 +131,33 @@ function missing(tool: Toolchain, version: string): Verdict {
   };
 }
 
+/** Put before every command: the folder of a version that PATH does not find first. */
+function withFirst(plan: Plan, dirs: string[]): Plan {
+  const first = `export PATH="${dirs.map((dir) => `${dir}:`).join('')}$PATH"`;
+  const before = (command: string) => `${first}; ${command}`;
+  return {
+    ...plan,
+    install: plan.install.map(before),
+    build: plan.build.map(before),
+    start: plan.start === null ? null : before(plan.start),
+  };
+}
+
+/** The plan with a version of a tool that the machine has beside its usual one. */
+function withTool(plan: Plan, { name, version, bin_dir }: OfferedTool): Plan {
+  const found = {
+    file: bin_dir!,
+    line: null,
+    found: `${name} ${version}`,
+    follows: 'used, as the app asks for it',
+  };
+  return { ...withFirst(plan, [bin_dir!]), evidence: [...plan.evidence, found] };
+}
+
 /**
- * The plan with Node in a version of its own, in `.kiln/runtime` of the app's folder (`.kiln/tools` is left out of releases): the package of this platform that
- * the package `node` would choose, taken directly because install scripts may be forbidden.
+ * The plan with Node in a version of its own, in `.kiln/runtime` of the app's folder (`.kiln/tools` is left out of
+ * releases): the package of this platform that the package `node` would choose, taken directly because install scripts
+ * may be forbidden.
  */
 function withNode(plan: Plan, range: string): Plan {
   const major = semver.minVersion(range)?.major ?? 0;
@@ -128,13 +168,13 @@ function withNode(plan: Plan, range: string): Plan {
   ];
   const prefix = '.kiln/runtime/node';
   const fetch = `mkdir -p ${prefix} && npm install --no-audit --no-fund --no-save --prefix ${prefix} ${packages.join(' ')}`;
-  const first = `export PATH="$PWD/${prefix}/node_modules/node/bin:$PWD/${prefix}/node_modules/.bin:$PATH"`;
-  const before = (command: string) => `${first}; ${command}`;
+  const with_path = withFirst(plan, [
+    `$PWD/${prefix}/node_modules/node/bin`,
+    `$PWD/${prefix}/node_modules/.bin`,
+  ]);
   return {
-    ...plan,
-    install: [fetch, ...plan.install.map(before)],
-    build: plan.build.map(before),
-    start: plan.start === null ? null : before(plan.start),
+    ...with_path,
+    install: [fetch, ...with_path.install],
     evidence: [
       ...plan.evidence,
       {

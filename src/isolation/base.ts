@@ -11,6 +11,10 @@ const COMPATIBLE_PARTS: Record<string, number> = {
   erl: 1,
   bun: 2,
   deno: 1,
+  ruby: 2,
+  php: 2,
+  java: 1,
+  dotnet: 1,
 };
 
 /**

@@ -128,6 +128,14 @@ export interface DriverOptions {
   pass_registry_credentials?: boolean;
 }
 
+/** What plans are checked against before anything runs. */
+export interface ToolOffer {
+  /** `bin_dir`: where a further version is, which PATH does not find first. */
+  offered: { name: string; version: string; bin_dir?: string }[];
+  /** Names that were searched for: a tool among them that is not offered is not there. */
+  looked_for: readonly string[];
+}
+
 export interface IsolationDriver {
   name: DriverName;
   capabilities: Capabilities;
@@ -137,6 +145,8 @@ export interface IsolationDriver {
   selfTest(): Promise<SelfTest>;
   /** Identifies what a release built here can run on: platform, libc and toolchain versions. Stable text. */
   base(): Promise<string>;
+  /** The language tools that builds find; left out where a driver cannot say: then builds find out. */
+  tools?(): Promise<ToolOffer>;
   /** Rejects only when the machine could not be started at all. */
   start(spec: MachineSpec): Promise<Machine>;
   /**

@@ -1,4 +1,4 @@
-import type { DriverOptions, MachineSpec } from './driver.ts';
+import type { DriverOptions, MachineSpec, ToolOffer } from './driver.ts';
 import { DATA_MARK, lockLimit, MACHINE_MARK } from './marks.ts';
 import { type HostNetwork, readHostNetwork } from './network/host-network.ts';
 import { countTasks, makeScanner, type ProcessScanner } from './processes.ts';
@@ -6,7 +6,7 @@ import { findProgram, limitArguments } from './program.ts';
 import { forKind, type RegistrySettings, readRegistrySettings } from './registry.ts';
 import { makePrivateDir } from './scratch.ts';
 import { dataKey, sweepMachines } from './sweep.ts';
-import { findToolchains, type Toolchain } from './toolchain.ts';
+import { findToolchains, TOOL_NAMES, type Toolchain } from './toolchain.ts';
 import { makeSampler, type Sampler } from './watchdog.ts';
 
 /** What the machines of one driver object share, and what every driver does alike before it launches one. */
@@ -23,6 +23,8 @@ export interface Host {
   work_dir: string;
   /** Makes what a (checked) spec's machine needs on this host. */
   prepare(spec: MachineSpec, private_dir: string): Promise<Prepared>;
+  /** As `IsolationDriver.tools`. */
+  tools(): Promise<ToolOffer>;
   /** As `IsolationDriver.sweep`. */
   sweep(keep: ReadonlySet<string>): Promise<string[]>;
 }
@@ -69,6 +71,7 @@ export function openHost(o: DriverOptions): Host {
         }),
       };
     },
+    tools: async () => ({ offered: await findToolchains(search_path), looked_for: TOOL_NAMES }),
     sweep: (keep) =>
       sweepMachines({
         ...{ scanner, data_key, work_dir: o.work_dir },

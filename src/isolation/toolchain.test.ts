@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { findToolchains, machinePath, searchEntries } from './toolchain.ts';
+import { findToolchains, machinePath, searchEntries, TOOL_NAMES } from './toolchain.ts';
 
 describe('toolchains', () => {
   let dir: string;
@@ -50,6 +50,24 @@ describe('toolchains', () => {
     const path = machinePath([python], `${shims}:/usr/bin`).split(':');
     assert.deepEqual(path.slice(0, 2), [`${dir}/versions/3.12.1/bin`, '/usr/bin']);
     assert.ok(!path.includes(shims));
+  });
+
+  it('finds cargo behind rustup, and tools that need the folder around them', async () => {
+    await script('rust/toolchains/stable/bin/cargo', "echo 'cargo 1.95.0 (f2d3ce0bd 2026-03-21)'");
+    await script('rust/bin/rustc', `echo ${dir}/rust/toolchains/stable`);
+    const bin = dirname(await script('rust/bin/cargo', 'exit 1'));
+    await script('jdk/bin/java', "echo 'openjdk 21.0.3 2024-04-16'");
+    const tools = await findToolchains(`${bin}:${dir}/jdk/bin`);
+    assert.deepEqual(
+      tools
+        .filter((tool) => tool.name !== 'node')
+        .map(({ name, version, prefix_dir }) => [name, version, prefix_dir]),
+      [
+        ['java', '21.0.3', `${dir}/jdk`],
+        ['cargo', '1.95.0', `${dir}/rust/toolchains/stable`],
+      ],
+    );
+    assert.ok(['java', 'cargo', 'ruby'].every((name) => TOOL_NAMES.includes(name)));
   });
 
   it('finds npm in its prefix and reads its version without running it', async () => {

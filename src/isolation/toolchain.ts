@@ -38,7 +38,15 @@ const PROBES: Record<string, Probe> = {
   go: probeGo,
   elixir: probeElixir,
   erl: probeErlang,
+  ruby: probePrefix,
+  php: probePrefix,
+  java: probePrefix,
+  cargo: probeCargo,
+  dotnet: probePrefix,
 };
+
+/** What `findToolchains` looks for. */
+export const TOOL_NAMES: readonly string[] = Object.keys(PROBES);
 
 const cache = new Map<string, Promise<Toolchain[]>>();
 
@@ -147,6 +155,23 @@ async function probeBinary(path: string, search: string): ReturnType<Probe> {
   const real_path = await realpath(path);
   const [line = ''] = await ask(path, ['--version'], search);
   return { real_path, prefix_dir: real_path, version: /\d+(\.\d+)+/.exec(line)?.[0] ?? '' };
+}
+
+/** Programs that need what lies beside them: `<prefix>/bin/<tool>`, or a folder of the tool's own. */
+async function probePrefix(path: string, search: string): ReturnType<Probe> {
+  const found = (await probeBinary(path, search))!;
+  if (isSystem(found.real_path)) return found;
+  const dir = dirname(found.real_path);
+  return { ...found, prefix_dir: dir.endsWith('/bin') ? dirname(dir) : dir };
+}
+
+/** Answers for the toolchain behind rustup's shims. */
+async function probeCargo(path: string, search: string): ReturnType<Probe> {
+  const [root = ''] = await ask(join(dirname(path), 'rustc'), ['--print', 'sysroot'], search);
+  const prefix_dir = await realpath(root);
+  const real_path = join(prefix_dir, 'bin/cargo');
+  const [line = ''] = await ask(real_path, ['--version'], search);
+  return { real_path, prefix_dir, version: /\d+(\.\d+)+/.exec(line)?.[0] ?? '' };
 }
 
 /** Answers for the interpreter behind shims and virtual environments. */

@@ -21,6 +21,7 @@ import { buildImage } from './build-image.ts';
 import { noRuntime } from './no-runtime.ts';
 import { reuseKey } from './reuse-key.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
+import { withToolchains } from './toolchains.ts';
 import { openEnv, type VersionEnv } from './version-env.ts';
 
 export interface Built {
@@ -47,7 +48,9 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
   const env = openEnv(run.vault, run.version.id, 'build', secrets.build_env_encrypted);
   const tree = await smallTree(run, secrets.source_key);
   const dir = tree === null ? await layOut(run, secrets.source_key) : null;
-  const planned = plan(run, tree === null ? diskFiles(dir!) : treeFiles(tree), env);
+  const found = plan(run, tree === null ? diskFiles(dir!) : treeFiles(tree), env);
+  if (!found.ok) return found;
+  const planned = await withToolchains(run, run.builder, found.value);
   if (!planned.ok) return planned;
   const settings = runSettings(run, planned.value);
   const reuse_key = reuseKey({

@@ -12,7 +12,19 @@ const FIXTURES = path.join(import.meta.dirname, '../fixtures/apps');
 const PROBE_MS = 5000;
 const GENERATE_MS = 120_000;
 
-export type Need = 'npm' | 'pypi' | 'node' | 'npm-tool' | 'python3' | 'go' | 'go-modules' | 'elixir' | 'ipv6';
+export type Need =
+  | 'npm'
+  | 'pypi'
+  | 'node'
+  | 'npm-tool'
+  | 'python3'
+  | 'go'
+  | 'go-modules'
+  | 'elixir'
+  | 'ruby'
+  | 'php'
+  | 'cargo'
+  | 'ipv6';
 
 const REGISTRIES: Partial<Record<Need, string>> = {
   npm: 'https://registry.npmjs.org/is-number',
@@ -30,6 +42,9 @@ export async function missingNeeds(): Promise<Map<Need, string>> {
     ['python3', 'python3'],
     ['go', 'go'],
     ['elixir', 'elixir'],
+    ['ruby', 'ruby'],
+    ['php', 'php'],
+    ['cargo', 'cargo'],
   ];
   for (const [need, tool] of programs)
     if (!tools.includes(tool)) missing.set(need, `${tool} is not installed`);

@@ -11,6 +11,7 @@ import {
   parseTomlTable,
   parseYaml,
   stringAt,
+  stringsAt,
   type Table,
   tableAt,
 } from '../manifest.ts';
@@ -148,27 +149,48 @@ function codeFiles(app: App, extensions: string[], max_depth: number): string[] 
   return found.slice(0, MAX_FOUND);
 }
 
+/** The app's folder and those above it, up to the source's root: version managers look there too. */
+function withParents(app: App): App[] {
+  const apps = [app];
+  for (let dir = app.root; dir !== '.'; ) {
+    dir = dir.includes('/') ? dir.slice(0, dir.lastIndexOf('/')) : '.';
+    apps.push(openApp(app.files, dir));
+  }
+  return apps;
+}
+
+/** A file of a folder above is named as seen from the source's root. */
+const sourceName = (app: App, at: App, file: string): string =>
+  at === app ? file : (joinPath(at.root, file) ?? file);
+
 function pinnedVersion(app: App, tool: string): Toolchain | null {
   const names = tool === 'node' ? ['nodejs', 'node'] : tool === 'go' ? ['golang', 'go'] : [tool];
-  for (const line of app.read('.tool-versions')?.slice(0, 10_000).split('\n') ?? []) {
-    const [name, version] = line.trim().split(/\s+/);
-    if (name && version && names.includes(name)) return { name: tool, version, source: '.tool-versions' };
-  }
-  for (const file of ['mise.toml', '.mise.toml']) {
-    const tools = tableAt(app.toml(file), 'tools');
-    for (const name of names) {
-      const version = stringAt(tools, name) ?? stringAt(tools, name, 'version');
-      if (version) return { name: tool, version, source: file };
+  for (const at of withParents(app)) {
+    for (const line of at.read('.tool-versions')?.slice(0, 10_000).split('\n') ?? []) {
+      const [name, version] = line.trim().split(/\s+/);
+      if (name && version && names.includes(name))
+        return { name: tool, version, source: sourceName(app, at, '.tool-versions') };
+    }
+    for (const file of ['mise.toml', '.mise.toml', '.config/mise.toml']) {
+      const tools = at.exists(file) ? tableAt(at.toml(file), 'tools') : {};
+      for (const name of names) {
+        // Of several versions the first is the one that runs.
+        const version =
+          stringAt(tools, name) ?? stringAt(tools, name, 'version') ?? stringsAt(tools, name)[0] ?? null;
+        if (version) return { name: tool, version, source: sourceName(app, at, file) };
+      }
     }
   }
   return null;
 }
 
-/** The first word of a one-line version file such as .nvmrc; null when it is missing or empty. */
+/** What a one-line version file such as .nvmrc says, comments left out; null when it is missing or empty. */
 export function versionFile(app: App, tool: string, ...files: string[]): Toolchain | null {
-  for (const file of files) {
-    const version = /\S.*/.exec(app.read(file)?.slice(0, 200) ?? '')?.[0].trim();
-    if (version) return { name: tool, version, source: file };
+  for (const at of withParents(app)) {
+    for (const file of files) {
+      const version = /^\s*([^\s#][^#\n]*)/m.exec(at.read(file)?.slice(0, 200) ?? '')?.[1]?.trim();
+      if (version) return { name: tool, version, source: sourceName(app, at, file) };
+    }
   }
   return null;
 }

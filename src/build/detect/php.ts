@@ -2,7 +2,7 @@
 import type { Evidence, Toolchain } from '../../domain/plan.ts';
 import { stringAt, type Table, tableAt } from '../manifest.ts';
 import { quote } from '../quote.ts';
-import type { App } from './app.ts';
+import { type App, versionFile } from './app.ts';
 import { type Detector, detection } from './detector.ts';
 import { browserAssets } from './node/assets.ts';
 
@@ -49,7 +49,7 @@ export const php: Detector = {
         PHP_CLI_SERVER_WORKERS: '4',
         ...(laravel ? { APP_ENV: 'production', LOG_CHANNEL: 'stderr' } : {}),
       },
-      toolchains: [...phpTools(composer), ...assets.toolchains],
+      toolchains: [...phpTools(app, composer), ...assets.toolchains],
       evidence: [...phpEvidence(app, composer, required, served), ...assets.evidence],
       would_change: ['run_command starts another server, for example FrankenPHP or RoadRunner.'],
       warnings: [
@@ -60,9 +60,10 @@ export const php: Detector = {
   },
 };
 
-function phpTools(composer: Table | null): Toolchain[] {
+function phpTools(app: App, composer: Table | null): Toolchain[] {
   const version = stringAt(composer, 'require', 'php');
-  const tools: Toolchain[] = [{ name: 'php', version, source: version === null ? null : 'composer.json' }];
+  const pinned = versionFile(app, 'php', '.php-version') ?? app.pinned('php');
+  const tools = [pinned ?? { name: 'php', version, source: version === null ? null : 'composer.json' }];
   return composer ? [...tools, { name: 'composer', version: null, source: null }] : tools;
 }
 

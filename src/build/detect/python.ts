@@ -40,7 +40,7 @@ export const python: Detector = {
       wsgi(app, packages, files) ??
       dashboard(app, packages, files) ??
       plain(app, files);
-    if (!found) return packages ? stuck(app) : null;
+    if (!found) return packages || app.first(...MANIFESTS) ? stuck(app) : null;
     if ('stuck' in found) return found;
     return detection({
       ecosystem: 'python',
@@ -163,16 +163,27 @@ const ASGI: [string, string, RegExp][] = [
   ['starlette', 'starlette', /^(\w+)\s*(?::\s*[\w.]+\s*)?=\s*Starlette\s*\(/],
   ['litestar', 'litestar', /^(\w+)\s*(?::\s*[\w.]+\s*)?=\s*Litestar\s*\(/],
   ['quart', 'quart', /^(\w+)\s*(?::\s*[\w.]+\s*)?=\s*Quart\s*\(/],
+  ['python-fasthtml', 'fasthtml', /^(\w+)\s*(?:,\s*\w+\s*)?=\s*(?:fast_app|FastHTML)\s*\(/],
   ['sanic', 'sanic', /^(\w+)\s*(?::\s*[\w.]+\s*)?=\s*Sanic\s*\(/],
 ];
-const ASGI_FACTORY = /^def\s+(create_app|make_app|get_app|build_app)\s*\(/;
+const FACTORY = /^def\s+(create_app|make_app|get_app|build_app)\s*\(/;
+/** `app = create_app("production")` in wsgi.py: what the factory made, with the arguments it needs. */
+const FACTORY_CALL =
+  /^(\w+)\s*(?::\s*[\w.]+\s*)?=\s*(?:\w+\.)?(?:create_app|make_app|get_app|build_app)\s*\(/;
+
+/** Where an app is made: by its class, by calling its factory, or by a factory that the server is to call. */
+function appIn(app: App, files: string[], made: RegExp, is_used: boolean) {
+  const hit = app.search(files, made) ?? (is_used ? app.search(files, FACTORY_CALL) : null);
+  const factory = hit || !is_used ? null : app.search(files, FACTORY);
+  const at = hit ?? factory;
+  return at && isModule(moduleOf(at.file)) ? { at, factory } : null;
+}
 
 function asgi(app: App, packages: PythonPackages | null, files: string[]): Found {
   for (const [name, framework, pattern] of ASGI) {
-    const hit = app.search(files, pattern);
-    const factory = hit || !uses(packages, name) ? null : app.search(files, ASGI_FACTORY);
-    const at = hit ?? factory;
-    if (!at || !isModule(moduleOf(at.file))) continue;
+    const found = appIn(app, files, pattern, uses(packages, name));
+    if (!found) continue;
+    const { at, factory } = found;
     const variable = at.match[1]!;
     const evidence = [
       {
@@ -207,9 +218,9 @@ function asgi(app: App, packages: PythonPackages | null, files: string[]): Found
   return null;
 }
 
-/** `fastapi[standard]` brings uvicorn along. */
+/** `fastapi[standard]` and FastHTML bring uvicorn along. */
 const bundlesUvicorn = (app: App, packages: PythonPackages | null): boolean =>
-  uses(packages, 'fastapi-cli', 'uvicorn-worker') ||
+  uses(packages, 'fastapi-cli', 'uvicorn-worker', 'python-fasthtml') ||
   ['requirements.txt', 'pyproject.toml'].some(
     (file) => app.line(file, /fastapi\[[^\]]*(?:standard|all)|fastapi.*extras.*(?:standard|all)/i) !== null,
   );
@@ -223,10 +234,9 @@ const WSGI: [string, string, RegExp][] = [
 
 function wsgi(app: App, packages: PythonPackages | null, files: string[]): Found {
   for (const [name, framework, pattern] of WSGI) {
-    const hit = app.search(files, pattern);
-    const factory = hit || !uses(packages, name) ? null : app.search(files, ASGI_FACTORY);
-    const at = hit ?? factory;
-    if (!at || !isModule(moduleOf(at.file))) continue;
+    const found = appIn(app, files, pattern, uses(packages, name));
+    if (!found) continue;
+    const { at, factory } = found;
     const of = moduleOf(at.file);
     // Dash wraps a Flask app, and that one is the WSGI app.
     const target = factory

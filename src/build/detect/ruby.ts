@@ -1,4 +1,6 @@
 /** Ruby: Bundler, Rails, Rack and Sinatra. */
+import { cleanPath } from '../files.ts';
+import { stringAt } from '../manifest.ts';
 import { quote } from '../quote.ts';
 import { type App, versionFile } from './app.ts';
 import { type Detection, type Detector, detection } from './detector.ts';
@@ -11,6 +13,8 @@ export const ruby: Detector = {
   looks_for: ['Gemfile', 'server.rb'],
   detect: (app) => {
     if (!app.exists('Gemfile')) return detectScript(app);
+    const site = gem(app, 'jekyll') ?? gem(app, 'github-pages');
+    if (site !== null) return detectJekyll(app, site);
     const start = startOf(app);
     const manifest = app.evidence('Gemfile', 'Gemfile', 'this is a Ruby app');
     if (!start) {
@@ -62,6 +66,23 @@ export const ruby: Detector = {
   },
 };
 
+/** A site generator: its pages are built once and served as files. */
+function detectJekyll(app: App, line: number): Detection {
+  const folder = stringAt(app.yaml('_config.yml'), 'destination');
+  return detection({
+    ecosystem: 'ruby',
+    framework: 'jekyll',
+    kind: 'static',
+    install: ['bundle install'],
+    build: ['bundle exec jekyll build'],
+    output: (folder && cleanPath(folder)) ?? '_site',
+    build_env: { BUNDLE_PATH: '.kiln/tools/bundle', JEKYLL_ENV: 'production' },
+    toolchains: [rubyVersion(app)],
+    evidence: [{ ...app.evidence('Gemfile', 'gem jekyll', 'this is a Jekyll site'), line }],
+    would_change: ['`destination` in _config.yml or output_path serves another folder.'],
+  });
+}
+
 /** A Ruby file that listens by itself and needs no gems. */
 function detectScript(app: App): Detection | null {
   const asked = app.entrypoint?.endsWith('.rb') ? app.first(app.entrypoint) : null;
@@ -105,5 +126,7 @@ function rubyVersion(app: App) {
   const file = versionFile(app, 'ruby', '.ruby-version') ?? app.pinned('ruby');
   if (file) return { ...file, version: file.version!.replace(/^ruby-/, '') };
   const named = app.search(['Gemfile'], /^\s*ruby\s+['"]([^'"]{1,50})['"]/)?.match[1] ?? null;
-  return { name: 'ruby', version: named, source: named === null ? null : 'Gemfile' };
+  if (named) return { name: 'ruby', version: named, source: 'Gemfile' };
+  const locked = app.search(['Gemfile.lock'], /^\s+ruby (\d+\.\d+\.\d+)/)?.match[1] ?? null;
+  return { name: 'ruby', version: locked, source: locked === null ? null : 'Gemfile.lock' };
 }

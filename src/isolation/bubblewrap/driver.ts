@@ -82,6 +82,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
     selfTest: async () => (await test()).result,
     base: () => describeBase(host.search_path, 'fixed'),
     start: async (spec) => await startWith(spec, (await test()).user_namespace),
+    tools: host.tools,
     sweep: host.sweep,
   };
 }

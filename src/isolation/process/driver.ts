@@ -51,6 +51,7 @@ export function processDriver(o: DriverOptions): IsolationDriver {
         const cwd = join(spec.workspace_dir, spec.cwd);
         return processLaunch({ spec, cwd, env, setpriv: findProgram('setpriv'), limit_arguments });
       }),
+    tools: host.tools,
     sweep: host.sweep,
   };
   return driver;

@@ -82,7 +82,7 @@ function fromUv(app: App): PythonPackages {
   // Hashes are checked by pip, unless something in the lock has none.
   const unhashed =
     app.line('uv.lock', /^source = \{ (?:git|directory|path|url|editable) = "(?!\.")/) !== null;
-  const flags = `--frozen --no-dev --no-emit-project --no-header${unhashed ? ' --no-hashes' : ''}`;
+  const flags = `--frozen --no-dev --no-emit-project --no-editable --no-header${unhashed ? ' --no-hashes' : ''}`;
   return {
     names: new Set(declared(app).map(canonical)),
     install: [
