@@ -1,5 +1,5 @@
 /**
- * Writes openapi.json and docs/errors.md from the code; with `--check` only says whether they are up to date, and
+ * Writes openapi.json, the client's types and docs/errors.md from the code; with `--check` only says whether they are up to date, and
  * whether a client of the last release (docs/openapi-0.1.json) would notice a break.
  */
 import { readFile, writeFile } from 'node:fs/promises';
@@ -7,6 +7,7 @@ import { breakingChanges } from '../src/api/compatibility.ts';
 import { errorsPage } from '../src/api/errors-page.ts';
 import { openApiDocument } from '../src/api/openapi.ts';
 import { ENDPOINTS } from '../src/api/routes.ts';
+import { clientTypesAreOf, writeClientTypes } from './client-types.ts';
 
 const RELEASED = 'docs/openapi-0.1.json';
 
@@ -22,6 +23,13 @@ for (const [name, text] of Object.entries(pages)) {
   if (!check) await writeFile(file, text);
   else {
     console.error(`${name} is out of date; run: node scripts/openapi.ts`);
+    process.exitCode = 1;
+  }
+}
+if (!(await clientTypesAreOf(document))) {
+  if (!check) await writeClientTypes(document);
+  else {
+    console.error('src/client/schema.d.ts is out of date; run: node scripts/openapi.ts');
     process.exitCode = 1;
   }
 }

@@ -39,7 +39,7 @@ const LEFT_OUT = [
 describe('with Python packages', { skip: missing ?? false }, () => {
   let kiln: Kiln;
   before(async () => {
-    kiln = await startKiln();
+    kiln = await startKiln({ 'allow-private-webhooks': 'yes' });
   });
   after(() => kiln.close());
 

@@ -54,7 +54,7 @@ test('an error carries code, message, request id, fields and the next step', asy
     sendJson(response, 422, errorBody('VALIDATION_ERROR', 'One field is wrong.', { errors }));
     return true;
   };
-  const error = await client.get('/x').catch((e) => e);
+  const error = await client.get('/deployments').catch((e) => e);
   assert.ok(error instanceof CliError);
   assert.deepEqual(
     [error.exit_code, error.code, error.message, error.request_id, error.fields],
@@ -64,7 +64,7 @@ test('an error carries code, message, request id, fields and the next step', asy
     sendJson(response, 401, errorBody('invalid_token', 'The key is unknown.'));
     return true;
   };
-  await assert.rejects(client.get('/x'), { next_step: /--key or KILN_KEY/ });
+  await assert.rejects(client.get('/deployments'), { next_step: /--key or KILN_KEY/ });
 });
 
 test('another server on the port is told apart from an engine', async () => {
@@ -72,7 +72,10 @@ test('another server on the port is told apart from an engine', async () => {
     response.writeHead(404, { 'content-type': 'text/html' }).end('<h1>Not here</h1>');
     return true;
   };
-  await assert.rejects(client.get('/x'), { code: 'HTTP_404', message: /not as a Kiln engine does/ });
+  await assert.rejects(client.get('/deployments'), {
+    code: 'HTTP_404',
+    message: /not as a Kiln engine does/,
+  });
 });
 
 test('a list is read page by page', async () => {
@@ -81,7 +84,7 @@ test('a list is read page by page', async () => {
     sendJson(response, 200, { data: [{ id: page }], next_cursor: page < 2 ? String(page + 1) : null });
     return true;
   };
-  assert.deepEqual(await Array.fromAsync(client.list('/x')), [{ id: 0 }, { id: 1 }, { id: 2 }]);
+  assert.deepEqual(await Array.fromAsync(client.list('/deployments')), [{ id: 0 }, { id: 1 }, { id: 2 }]);
 });
 
 test('frames of a stream survive any cut, comments and CRLF', async () => {

@@ -5,17 +5,14 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorBody } from '../api/contract/error.ts';
+import { type AnyCall, type Query, TypedClient } from '../client/client.ts';
 import { folderHolder } from '../engine/folders.ts';
 import type { Connection } from './connection.ts';
 import { CliError, EXIT, exitOfErrorCode, interrupted } from './exit.ts';
 import { readEvents, type StreamEvent } from './sse.ts';
 
-export type Query = Record<string, string | number | boolean | null | undefined>;
-
-export interface Call {
-  query?: Query;
-  /** Sent as JSON. */
-  body?: unknown;
+/** How a call travels, beside what it says. */
+export interface Travel {
   /** Sent as it is; made anew for each try. */
   raw?: () => ReadableStream<Uint8Array>;
   /** How long the answer may take; 60 s unless given. */
@@ -24,6 +21,7 @@ export interface Call {
   repeatable?: boolean;
 }
 
+type Call = AnyCall & Travel;
 type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
 const TIMEOUT_MS = 60_000;
@@ -34,51 +32,18 @@ const START_WAIT_MS = 15_000;
 const MAX_RETRY_AFTER_MS = 30_000;
 const RETRY_STATUS = new Set([429, 502, 503, 504]);
 
-export class Client {
+export class Client extends TypedClient<Travel> {
   readonly connection: Connection;
   readonly #interrupted: AbortSignal;
 
   constructor(connection: Connection, interrupted_signal: AbortSignal) {
+    super();
     this.connection = connection;
     this.#interrupted = interrupted_signal;
   }
 
-  get<T>(path: string, call: Call = {}): Promise<T> {
-    return this.#request<T>('GET', path, call);
-  }
-  post<T>(path: string, call: Call = {}): Promise<T> {
-    return this.#request<T>('POST', path, call);
-  }
-  put<T>(path: string, call: Call = {}): Promise<T> {
-    return this.#request<T>('PUT', path, call);
-  }
-  patch<T>(path: string, call: Call = {}): Promise<T> {
-    return this.#request<T>('PATCH', path, call);
-  }
-  delete<T>(path: string, call: Call = {}): Promise<T> {
-    return this.#request<T>('DELETE', path, call);
-  }
-
-  /** Null instead of a 404. */
-  async find<T>(path: string, call: Call = {}): Promise<T | null> {
-    try {
-      return await this.get<T>(path, call);
-    } catch (error) {
-      if (error instanceof CliError && error.code === 'NOT_FOUND') return null;
-      throw error;
-    }
-  }
-
-  /** Every row of a paged list, page by page. */
-  async *list<T>(path: string, query: Query = {}): AsyncGenerator<T> {
-    let cursor: string | null = null;
-    do {
-      const page: { data: T[]; next_cursor?: string | null } = await this.get(path, {
-        query: { limit: 200, ...query, cursor },
-      });
-      yield* page.data;
-      cursor = page.next_cursor ?? null;
-    } while (cursor !== null);
+  protected override isNotFound(error: unknown): boolean {
+    return error instanceof CliError && error.code === 'NOT_FOUND';
   }
 
   /** Frames of a stream until it ends or `signal` aborts. */
@@ -88,12 +53,12 @@ export class Client {
     if (response.body !== null) yield* readEvents(response.body);
   }
 
-  async #request<T>(method: Method, path: string, call: Call): Promise<T> {
+  override async request(method: Method, path: string, call: Call): Promise<unknown> {
     const key = method === 'GET' || call.raw ? null : randomUUID();
     const response = await this.#send(method, path, call, key, this.#interrupted, 'application/json');
-    if (response.status === 204) return undefined as T;
+    if (response.status === 204) return undefined;
     try {
-      return (await response.json()) as T;
+      return await response.json();
     } catch (error) {
       throw this.#unreachable(error);
     }

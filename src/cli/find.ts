@@ -1,17 +1,18 @@
 /** What a person names, found: deployments by slug, name or id, versions by id or number. */
 import type { DeploymentView } from '../api/contract/deployment.ts';
 import type { VersionView } from '../api/contract/version.ts';
-import { type Client, segment } from './client.ts';
+import type { Client } from './client.ts';
 import { CliError, EXIT } from './exit.ts';
 
 const MAX_NAMED = 8;
 
 export async function findDeployment(client: Client, name: string): Promise<DeploymentView> {
-  const path = /^dep_/.test(name) ? `/deployments/${segment(name)}` : `/deployments/by-name/${segment(name)}`;
-  const found = await client.find<{ data: DeploymentView }>(path);
+  const found = /^dep_/.test(name)
+    ? await client.find('/deployments/{id}', { params: { id: name } })
+    : await client.find('/deployments/by-name/{name}', { params: { name } });
   if (found) return found.data;
   const slugs: string[] = [];
-  for await (const { slug } of client.list<DeploymentView>('/deployments', { limit: MAX_NAMED })) {
+  for await (const { slug } of client.list('/deployments', { query: { limit: MAX_NAMED } })) {
     slugs.push(slug);
     if (slugs.length === MAX_NAMED) break;
   }
@@ -29,13 +30,15 @@ export async function findVersion(
   deployment: DeploymentView,
   named: string,
 ): Promise<VersionView> {
-  const path = `/deployments/${deployment.id}/versions`;
+  const { id } = deployment;
   const number = /^v?(\d{1,9})$/.exec(named)?.[1];
   if (number === undefined) {
-    const found = await client.find<{ data: VersionView }>(`${path}/${segment(named)}`);
+    const found = await client.find('/deployments/{id}/versions/{version_id}', {
+      params: { id, version_id: named },
+    });
     if (found) return found.data;
   } else
-    for await (const version of client.list<VersionView>(path)) {
+    for await (const version of client.list('/deployments/{id}/versions', { params: { id } })) {
       if (version.version_number === Number(number)) return version;
       // Newest first: what comes now is older still.
       if (version.version_number < Number(number)) break;
@@ -48,7 +51,7 @@ export async function findVersion(
 
 /** A version by its id alone. */
 export async function findVersionAnywhere(client: Client, id: string): Promise<VersionView> {
-  const found = await client.find<{ data: VersionView }>(`/versions/${segment(id)}`);
+  const found = await client.find('/versions/{version_id}', { params: { version_id: id } });
   if (found) return found.data;
   throw notFound(`There is no version ${id}.`, '`kiln versions NAME` shows the versions of a deployment.');
 }

@@ -3,7 +3,6 @@
  * beside it, and losing it changes nothing. An engine that restarts meanwhile is waited for: the publish survives it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { OperationView } from '../api/contract/operation.ts';
 import type { PublishedView, VersionView } from '../api/contract/version.ts';
 import { isFinished } from '../domain/operation.ts';
 import type { Cli } from './cli.ts';
@@ -70,7 +69,9 @@ export async function follow(
   try {
     for (;;) {
       try {
-        const operation = (await client.get<{ data: OperationView }>(`/operations/${of.operation_id}`)).data;
+        const operation = (
+          await client.get('/operations/{operation_id}', { params: { operation_id: of.operation_id } })
+        ).data;
         const finished = isFinished(operation.state);
         if (finished || operation.stage !== stage) {
           const version = await readVersion(client, of.version);
@@ -100,8 +101,8 @@ export async function follow(
 }
 
 async function readVersion(client: Client, version: VersionView): Promise<VersionView> {
-  const path = `/deployments/${version.deployment_id}/versions/${version.id}`;
-  return (await client.get<{ data: VersionView }>(path)).data;
+  const params = { id: version.deployment_id, version_id: version.id };
+  return (await client.get('/deployments/{id}/versions/{version_id}', { params })).data;
 }
 
 async function showLog(

@@ -15,8 +15,8 @@ export async function reportOutcome(
   of: Followed & { secrets_left_out: string[] },
 ): Promise<ExitCode> {
   const { operation, version } = of;
-  const path = `/deployments/${version.deployment_id}`;
-  const deployment = (await client.get<{ data: DeploymentView }>(path)).data;
+  const params = { id: version.deployment_id };
+  const deployment = (await client.get('/deployments/{id}', { params })).data;
   const exit_code = exitOf(of);
   cli.out.emit({
     event: 'finished',

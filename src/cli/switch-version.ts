@@ -2,7 +2,7 @@
 import type { DeploymentView } from '../api/contract/deployment.ts';
 import type { VersionView } from '../api/contract/version.ts';
 import type { Cli } from './cli.ts';
-import { type Client, segment } from './client.ts';
+import type { Client } from './client.ts';
 import { EXIT, type ExitCode } from './exit.ts';
 import { follow } from './follow.ts';
 import { plainText } from './output.ts';
@@ -16,26 +16,27 @@ interface Change {
   to: string | null;
 }
 
-type Switched = DeploymentView & {
-  operation_id: string;
-  version_id: string;
-  pending: boolean;
-  changes?: Change[];
-};
+export type Switch = { promote: VersionView } | { rollback_to: string | null };
 
-/** `call` is the path below the deployment, with its body. */
+function ask(client: Client, id: string, what: Switch) {
+  if ('promote' in what) {
+    const params = { id, version_id: what.promote.id };
+    return client.post('/deployments/{id}/versions/{version_id}/promote', { params, body: {} });
+  }
+  const body = what.rollback_to === null ? {} : { version_id: what.rollback_to };
+  return client.post('/deployments/{id}/rollback', { params: { id }, body });
+}
+
 export async function switchVersion(
   cli: Cli,
   client: Client,
   deployment: DeploymentView,
-  call: { path: string; body: Record<string, unknown> },
+  what: Switch,
 ): Promise<ExitCode> {
-  const path = `/deployments/${deployment.id}`;
-  const switched = (await client.post<{ data: Switched }>(`${path}${call.path}`, { body: call.body })).data;
+  const switched = (await ask(client, deployment.id, what)).data;
   const changes = switched.changes ?? [];
-  const version = (
-    await client.get<{ data: VersionView }>(`${path}/versions/${segment(switched.version_id)}`)
-  ).data;
+  const params = { id: deployment.id, version_id: switched.version_id };
+  const version = (await client.get('/deployments/{id}/versions/{version_id}', { params })).data;
   if (!switched.pending) {
     cli.out.result({ ok: true, exit_code: EXIT.ok, deployment: switched, version, changes }, () => {
       cli.out.line(

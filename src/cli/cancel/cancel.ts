@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { OperationView } from '../../api/contract/operation.ts';
 import { isFinished } from '../../domain/operation.ts';
 import { type Bind, examples } from '../cli.ts';
-import { segment } from '../client.ts';
+import type { Client } from '../client.ts';
 import { badInput, EXIT } from '../exit.ts';
 import { findVersionAnywhere } from '../find.ts';
 
@@ -20,15 +20,11 @@ export function define(command: Command, bind: Bind): void {
       if (!/^(ver|op)_/.test(id))
         throw badInput(`${id} is neither a version nor an operation.`, 'Give an id: ver_… or op_….');
       const client = await cli.connect();
-      let path = `/operations/${segment(id)}/cancel`;
-      if (id.startsWith('ver_')) {
-        const version = await findVersionAnywhere(client, id);
-        path = `/deployments/${version.deployment_id}/versions/${version.id}/cancel`;
-      }
-      let operation = (await client.post<{ data: OperationView }>(path)).data;
+      let operation = await cancel(client, id);
       if (!isFinished(operation.state))
         operation = (
-          await client.get<{ data: OperationView }>(`/operations/${operation.id}`, {
+          await client.get('/operations/{operation_id}', {
+            params: { operation_id: operation.id },
             query: { wait: WAIT_S },
           })
         ).data;
@@ -43,4 +39,12 @@ export function define(command: Command, bind: Bind): void {
       return cancelled ? EXIT.ok : EXIT.input;
     }),
   );
+}
+
+async function cancel(client: Client, id: string): Promise<OperationView> {
+  if (id.startsWith('op_'))
+    return (await client.post('/operations/{operation_id}/cancel', { params: { operation_id: id } })).data;
+  const { deployment_id, id: version_id } = await findVersionAnywhere(client, id);
+  const params = { id: deployment_id, version_id };
+  return (await client.post('/deployments/{id}/versions/{version_id}/cancel', { params })).data;
 }

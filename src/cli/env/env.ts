@@ -1,7 +1,5 @@
 import type { Command } from 'commander';
-import type { EnvPreviewView } from '../../api/contract/env-var.ts';
 import { type Bind, type Cli, examples } from '../cli.ts';
-import { segment } from '../client.ts';
 import { badInput, EXIT } from '../exit.ts';
 import { findDeployment } from '../find.ts';
 import { plural } from '../output.ts';
@@ -38,7 +36,8 @@ function defineLs(env: Command, bind: Bind): void {
     bind(async (cli, name: string, { environment }: EnvOptions) => {
       const client = await cli.connect();
       const deployment = await findDeployment(client, name);
-      const answer = await client.get<{ data: EnvPreviewView[] }>(`/deployments/${deployment.id}/env`, {
+      const answer = await client.get('/deployments/{id}/env', {
+        params: { id: deployment.id },
         query: { environment },
       });
       cli.out.result(answer, () => {
@@ -83,7 +82,8 @@ function defineSet(env: Command, bind: Bind): void {
         ...(options.build === undefined ? {} : { at_build: options.build }),
       }));
       const { environment } = options;
-      const answer = await client.post<{ data: EnvPreviewView[] }>(`/deployments/${deployment.id}/env`, {
+      const answer = await client.post('/deployments/{id}/env', {
+        params: { id: deployment.id },
         body: { vars, ...(environment === undefined ? {} : { environment }) },
       });
       cli.out.result(answer, () => {
@@ -107,7 +107,10 @@ function defineUnset(env: Command, bind: Bind): void {
       const client = await cli.connect();
       const deployment = await findDeployment(client, name);
       for (const one of names)
-        await client.delete(`/deployments/${deployment.id}/env/${segment(one)}`, { query: { environment } });
+        await client.delete('/deployments/{id}/env/{name}', {
+          params: { id: deployment.id, name: one },
+          query: { environment },
+        });
       cli.out.result({ deleted: names }, () => {
         cli.out.line(`${plural(names.length, 'variable')} of ${deployment.slug} removed.`);
         cli.out.note(NEXT);

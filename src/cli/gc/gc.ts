@@ -1,12 +1,12 @@
 import type { Command } from 'commander';
-import type { Engine } from '../../engine/engine.ts';
+import type { Schema } from '../../client/client.ts';
 import { type Bind, examples } from '../cli.ts';
 import { EXIT } from '../exit.ts';
 import { formatBytes, plural } from '../output.ts';
 
 const GC_TIMEOUT_MS = 10 * 60_000;
 
-type GcReport = Awaited<ReturnType<Engine['gc']>>;
+type GcReport = Schema<'GcReport'>;
 
 export function define(command: Command, bind: Bind): void {
   command.option('--dry-run', 'say what would go and why the rest stays; remove nothing');
@@ -17,8 +17,8 @@ export function define(command: Command, bind: Bind): void {
   command.action(
     bind(async (cli, options: { dryRun?: boolean }) => {
       const client = await cli.connect();
-      const { data } = await client.post<{ data: GcReport }>('/gc', {
-        query: { dry_run: options.dryRun ?? false },
+      const { data } = await client.post('/gc', {
+        query: { dry_run: options.dryRun ? 'true' : 'false' },
         timeout_ms: GC_TIMEOUT_MS,
       });
       cli.out.result(data, () => {

@@ -1,7 +1,4 @@
 import type { Command } from 'commander';
-import type { DeploymentView } from '../../api/contract/deployment.ts';
-import type { InstanceView } from '../../api/contract/instance.ts';
-import type { VersionView } from '../../api/contract/version.ts';
 import { explainPlan } from '../../build/explain.ts';
 import type { Plan } from '../../domain/plan.ts';
 import { type Bind, type Cli, examples } from '../cli.ts';
@@ -29,8 +26,7 @@ export function define(command: Command, bind: Bind): void {
 
 async function inspectVersion(cli: Cli, client: Client, id: string): Promise<void> {
   const version = await findVersionAnywhere(client, id);
-  const deployment = (await client.get<{ data: DeploymentView }>(`/deployments/${version.deployment_id}`))
-    .data;
+  const deployment = (await client.get('/deployments/{id}', { params: { id: version.deployment_id } })).data;
   cli.out.result(version, () => {
     cli.out.fields([
       ['deployment', deployment.slug],
@@ -50,12 +46,14 @@ async function inspectVersion(cli: Cli, client: Client, id: string): Promise<voi
 
 async function inspectDeployment(cli: Cli, client: Client, name: string): Promise<void> {
   const deployment = await findDeployment(client, name);
-  const path = `/deployments/${deployment.id}`;
+  const params = { id: deployment.id };
   const [active, instances] = await Promise.all([
     deployment.active_version_id === null
       ? null
-      : client.find<{ data: VersionView }>(`${path}/versions/${deployment.active_version_id}`),
-    client.get<{ data: InstanceView[] }>(`${path}/runtime-instances`),
+      : client.find('/deployments/{id}/versions/{version_id}', {
+          params: { ...params, version_id: deployment.active_version_id },
+        }),
+    client.get('/deployments/{id}/runtime-instances', { params }),
   ]);
   const object = { deployment, active_version: active?.data ?? null, instances: instances.data };
   cli.out.result(object, () => {

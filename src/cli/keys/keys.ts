@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
-import type { KeyView } from '../../api/contract/key.ts';
+import type { Scope } from '../../domain/tenant.ts';
 import { type Bind, examples } from '../cli.ts';
-import { segment } from '../client.ts';
 import { EXIT } from '../exit.ts';
 import { formatAge } from '../output.ts';
 import { wholeNumber } from '../plan-options.ts';
@@ -31,7 +30,7 @@ function defineLs(keys: Command, bind: Bind): void {
   command.action(
     bind(async (cli) => {
       const client = await cli.connect();
-      const answer = await client.get<{ data: KeyView[] }>('/api-keys');
+      const answer = await client.get('/api-keys');
       cli.out.result(answer, () =>
         cli.out.table(
           ['NAME', 'ID', 'KEY', 'STATUS', 'SCOPES', 'LAST USED'],
@@ -65,10 +64,11 @@ function defineCreate(keys: Command, bind: Bind): void {
       const client = await cli.connect();
       const body = {
         name,
-        ...(options.scope ? { scopes: options.scope } : {}),
+        // The API says which of them it does not know.
+        ...(options.scope ? { scopes: options.scope as Scope[] } : {}),
         ...(options.expiresInDays ? { expires_in_sec: options.expiresInDays * DAY_S } : {}),
       };
-      const answer = await client.post<{ data: KeyView & { key: string } }>('/api-keys', { body });
+      const answer = await client.post('/api-keys', { body });
       cli.out.result(answer.data, () => {
         cli.out.line(answer.data.key);
         cli.out.note(`Keep it: it is not shown again. It may: ${answer.data.scopes.join(' ')}.`);
@@ -85,7 +85,7 @@ function defineRevoke(keys: Command, bind: Bind): void {
   command.action(
     bind(async (cli, id: string) => {
       const client = await cli.connect();
-      await client.delete(`/api-keys/${segment(id)}`);
+      await client.delete('/api-keys/{id}', { params: { id } });
       cli.out.result({ id, status: 'revoked' }, () => cli.out.line(`${id} is revoked.`));
       return EXIT.ok;
     }),

@@ -30,28 +30,43 @@ export function define(command: Command, bind: Bind): void {
     bind(async (cli, name: string, options: { build?: string; follow?: boolean; lines: number }) => {
       const client = await cli.connect();
       const deployment = await findDeployment(client, name);
-      const path = await logPath(client, deployment, options.build ?? null);
-      if (options.follow) await followLog(cli, client, path, options.lines);
+      const of = await logOf(client, deployment, options.build ?? null);
+      if (options.follow) await followLog(cli, client, of, options.lines);
       else {
-        const answer = await client.get<{ data: { lines: Line[] } }>(path, {
-          query: { lines: options.lines },
-        });
-        for (const line of answer.data.lines) show(cli, line);
-        if (answer.data.lines.length === 0) cli.out.note('Nothing was written yet.');
+        const lines = await readLines(client, of, options.lines);
+        for (const line of lines) show(cli, line);
+        if (lines.length === 0) cli.out.note('Nothing was written yet.');
       }
       return EXIT.ok;
     }),
   );
 }
 
-async function logPath(client: Client, deployment: DeploymentView, build: string | null): Promise<string> {
-  const base = `/deployments/${deployment.id}`;
-  if (build === null) return `${base}/logs`;
-  const id = build.startsWith('bld_') ? build : (await findVersion(client, deployment, build)).build_id;
-  return `${base}/builds/${segment(id)}/logs`;
+interface LogOf {
+  deployment_id: string;
+  /** Null: of the deployment. */
+  build_id: string | null;
 }
 
-async function followLog(cli: Cli, client: Client, path: string, lines: number): Promise<void> {
+async function logOf(client: Client, deployment: DeploymentView, build: string | null): Promise<LogOf> {
+  const deployment_id = deployment.id;
+  if (build === null || build.startsWith('bld_')) return { deployment_id, build_id: build };
+  return { deployment_id, build_id: (await findVersion(client, deployment, build)).build_id };
+}
+
+async function readLines(client: Client, of: LogOf, lines: number): Promise<Line[]> {
+  const { deployment_id: id, build_id } = of;
+  const query = { lines };
+  const { data } =
+    build_id === null
+      ? await client.get('/deployments/{id}/logs', { params: { id }, query })
+      : await client.get('/deployments/{id}/builds/{build_id}/logs', { params: { id, build_id }, query });
+  return data.lines;
+}
+
+async function followLog(cli: Cli, client: Client, of: LogOf, lines: number): Promise<void> {
+  const base = `/deployments/${of.deployment_id}`;
+  const path = of.build_id === null ? `${base}/logs` : `${base}/builds/${segment(of.build_id)}/logs`;
   const never = new AbortController().signal;
   for await (const { event, data } of client.events(path, { lines }, never)) {
     if (event === 'done') return;

@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import type { DeploymentView } from '../../api/contract/deployment.ts';
 import { type Bind, examples } from '../cli.ts';
 import { EXIT } from '../exit.ts';
 import { formatAge } from '../output.ts';
@@ -12,7 +11,7 @@ export function define(command: Command, bind: Bind): void {
   command.action(
     bind(async (cli) => {
       const client = await cli.connect();
-      const data = await Array.fromAsync(client.list<DeploymentView>('/deployments'));
+      const data = await Array.fromAsync(client.list('/deployments'));
       cli.out.result({ data }, () => {
         if (data.length === 0) cli.out.line('Nothing is published yet: kiln publish ./my-app');
         cli.out.table(

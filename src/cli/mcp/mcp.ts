@@ -33,8 +33,7 @@ function portOf(cli: Cli, client: Client): ToolPort {
     async ask(method, path, body) {
       try {
         const call = { ...(body === undefined ? {} : { body }), timeout_ms: 150_000 };
-        const answer = method === 'GET' ? client.get(path, call) : client.post(path, call);
-        return { status: 200, body: await answer };
+        return { status: 200, body: await client.request(method === 'GET' ? 'GET' : 'POST', path, call) };
       } catch (error) {
         if (!(error instanceof CliError)) throw error;
         const { code, message, next_step } = error;

@@ -19,7 +19,7 @@ export function define(command: Command, bind: Bind): void {
       const client = await cli.connect();
       const deployment = await findDeployment(client, name);
       const version = await findVersion(client, deployment, named);
-      return switchVersion(cli, client, deployment, { path: `/versions/${version.id}/promote`, body: {} });
+      return switchVersion(cli, client, deployment, { promote: version });
     }),
   );
 }

@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { DeploymentView } from '../../api/contract/deployment.ts';
 import type { SandboxView } from '../../api/contract/sandbox.ts';
 import { slugify } from '../../domain/slug.ts';
-import { type Client, segment } from '../client.ts';
+import type { Client } from '../client.ts';
 import { badInput, CliError } from '../exit.ts';
 
 /**
@@ -20,7 +20,8 @@ export async function chooseDeployment(
       ? await ofFolder(client, of.folder, of.sandbox)
       : await named(client, of.name, of.sandbox);
   if (of.sandbox.metadata.deployment_id !== deployment.id)
-    await client.patch(`/sandboxes/${of.sandbox.id}`, {
+    await client.patch('/sandboxes/{id}', {
+      params: { id: of.sandbox.id },
       body: { metadata: { ...of.sandbox.metadata, deployment_id: deployment.id } },
     });
   return deployment;
@@ -29,7 +30,7 @@ export async function chooseDeployment(
 async function ofFolder(client: Client, folder: string, sandbox: SandboxView): Promise<DeploymentView> {
   const remembered = sandbox.metadata.deployment_id;
   if (typeof remembered === 'string') {
-    const found = await client.find<{ data: DeploymentView }>(`/deployments/${segment(remembered)}`);
+    const found = await client.find('/deployments/{id}', { params: { id: remembered } });
     if (found) return found.data;
   }
   const name = path.basename(folder) || 'app';
@@ -49,14 +50,14 @@ async function named(client: Client, name: string, sandbox: SandboxView): Promis
 }
 
 async function byName(client: Client, name: string): Promise<DeploymentView | null> {
-  const found = await client.find<{ data: DeploymentView }>(`/deployments/by-name/${segment(name)}`);
+  const found = await client.find('/deployments/by-name/{name}', { params: { name } });
   return found?.data ?? null;
 }
 
 async function create(client: Client, name: string, sandbox: SandboxView): Promise<DeploymentView> {
   try {
-    const body = { name, source_type: 'sandbox', metadata: { sandbox: sandbox.name } };
-    return (await client.post<{ data: DeploymentView }>('/deployments', { body })).data;
+    const body = { name, source_type: 'sandbox' as const, metadata: { sandbox: sandbox.name } };
+    return (await client.post('/deployments', { body })).data;
   } catch (error) {
     // Somebody made it just now.
     const made = error instanceof CliError && error.code === 'CONFLICT' ? await byName(client, name) : null;

@@ -1,5 +1,4 @@
 /** A folder to a live URL through the API: bring its sandbox up to date, publish it, follow the operation to its end. */
-import type { PublishedView } from '../../api/contract/version.ts';
 import type { PlanOverrides } from '../../domain/plan.ts';
 import type { Cli } from '../cli.ts';
 import type { Client } from '../client.ts';
@@ -38,9 +37,13 @@ export async function publishFolder(
     const deployment = await chooseDeployment(client, { name: request.name, folder, sandbox });
     const local = await syncFolder({ cli, client, sandbox, folder, request, progress });
     if (request.replicas !== null && request.replicas !== deployment.desired_replicas)
-      await client.post(`/deployments/${deployment.id}/scale`, { body: { replicas: request.replicas } });
+      await client.post('/deployments/{id}/scale', {
+        params: { id: deployment.id },
+        body: { replicas: request.replicas },
+      });
     progress.begin('snapshot');
-    const { data } = await client.post<PublishedView>(`/deployments/${deployment.id}/publish`, {
+    const { data } = await client.post('/deployments/{id}/publish', {
+      params: { id: deployment.id },
       body: bodyOf(request, sandbox.id),
       timeout_ms: PUBLISH_TIMEOUT_MS,
     });
@@ -51,7 +54,7 @@ export async function publishFolder(
   }
 }
 
-function bodyOf(request: PublishRequest, source_sandbox_id: string): Record<string, unknown> {
+function bodyOf(request: PublishRequest, source_sandbox_id: string) {
   const { overrides, grace_ms, startup_timeout_ms, promote, reuse, include_git, env } = request;
   return {
     source_sandbox_id,

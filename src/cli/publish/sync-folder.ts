@@ -15,7 +15,7 @@ import { slugify } from '../../domain/slug.ts';
 import { type ManifestEntry, packPaths, readManifest } from '../../source/manifest.ts';
 import { surveySource } from '../../source/survey.ts';
 import type { Cli } from '../cli.ts';
-import { type Client, segment } from '../client.ts';
+import type { Client } from '../client.ts';
 import { badInput, CliError } from '../exit.ts';
 import { formatBytes, plural } from '../output.ts';
 import type { Progress } from '../progress.ts';
@@ -43,7 +43,8 @@ export async function syncFolder(of: Sync): Promise<{ secrets_left_out: string[]
   progress.begin('upload');
   const local = await readLocal(of);
   if (local.manifest.length === 0) throw badInput(`There is nothing to publish in ${folder}.`);
-  const { missing } = await client.post<{ missing: string[] }>(`/sandboxes/${sandbox.id}/sync`, {
+  const { missing } = await client.post('/sandboxes/{id}/sync', {
+    params: { id: sandbox.id },
     body: { manifest: local.manifest },
     timeout_ms: SYNC_TIMEOUT_MS,
   });
@@ -54,7 +55,8 @@ export async function syncFolder(of: Sync): Promise<{ secrets_left_out: string[]
   let sent_bytes = 0;
   for (const part of partsOf(entries)) {
     progress.detail(`${formatBytes(sent_bytes)} of ${formatBytes(bytesOf(entries))}`);
-    await client.put(`/sandboxes/${sandbox.id}/archive`, {
+    await client.put('/sandboxes/{id}/archive', {
+      params: { id: sandbox.id },
       raw: () => Readable.toWeb(packPaths(folder, pathsOf(part))) as ReadableStream<Uint8Array>,
     });
     sent_bytes += bytesOf(part);
@@ -94,12 +96,12 @@ export function sandboxName(folder: string): string {
 /** Made when there is none. */
 export async function findSandbox(client: Client, folder: string): Promise<SandboxView> {
   const name = sandboxName(folder);
-  const find = () => client.find<SandboxView>(`/sandboxes/by-name/${segment(name)}`);
+  const find = () => client.find('/sandboxes/by-name/{name}', { params: { name } });
   const found = await find();
   if (found) return found;
   try {
     const body = { name, metadata: { folder, host: os.hostname() } };
-    return await client.post<SandboxView>('/sandboxes', { body });
+    return await client.post('/sandboxes', { body });
   } catch (error) {
     // Another publish of this folder made it just now.
     const made = error instanceof CliError && error.code === 'CONFLICT' ? await find() : null;

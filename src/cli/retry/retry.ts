@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import type { PublishedView } from '../../api/contract/version.ts';
 import { type Bind, examples } from '../cli.ts';
 import { findVersionAnywhere } from '../find.ts';
 import { followPublished } from '../follow.ts';
@@ -23,10 +22,10 @@ export function define(command: Command, bind: Bind): void {
       const version = await findVersionAnywhere(client, id);
       const progress = new Progress(cli.out);
       try {
-        const { data } = await client.post<PublishedView>(
-          `/deployments/${version.deployment_id}/versions/${version.id}/retry`,
-          { body: options },
-        );
+        const { data } = await client.post('/deployments/{id}/versions/{version_id}/retry', {
+          params: { id: version.deployment_id, version_id: version.id },
+          body: options,
+        });
         return await followPublished(cli, client, progress, data);
       } finally {
         progress.stop();

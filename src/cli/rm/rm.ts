@@ -15,7 +15,7 @@ export function define(command: Command, bind: Bind): void {
       const deployment = await findDeployment(client, name);
       if (!options.yes)
         await confirm(cli, `Remove ${deployment.slug} (${deployment.public_url}) and its history?`);
-      await client.delete(`/deployments/${deployment.id}`);
+      await client.delete('/deployments/{id}', { params: { id: deployment.id } });
       cli.out.result({ id: deployment.id, slug: deployment.slug, deleted: true }, () =>
         cli.out.line(`${deployment.slug} is removed. Its folder is untouched.`),
       );

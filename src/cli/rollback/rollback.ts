@@ -18,9 +18,8 @@ export function define(command: Command, bind: Bind): void {
     bind(async (cli, name: string, named: string | undefined) => {
       const client = await cli.connect();
       const deployment = await findDeployment(client, name);
-      const body =
-        named === undefined ? {} : { version_id: (await findVersion(client, deployment, named)).id };
-      return switchVersion(cli, client, deployment, { path: '/rollback', body });
+      const rollback_to = named === undefined ? null : (await findVersion(client, deployment, named)).id;
+      return switchVersion(cli, client, deployment, { rollback_to });
     }),
   );
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { SandboxView } from '../../api/contract/sandbox.ts';
 import { type Bind, type Cli, examples } from '../cli.ts';
-import { type Client, segment } from '../client.ts';
+import type { Client } from '../client.ts';
 import { EXIT, type ExitCode } from '../exit.ts';
 import { notFound } from '../find.ts';
 import { formatAge } from '../output.ts';
@@ -24,7 +24,7 @@ function defineLs(sandbox: Command, bind: Bind): void {
   command.action(
     bind(async (cli) => {
       const client = await cli.connect();
-      const data = await Array.fromAsync(client.list<SandboxView>('/sandboxes'));
+      const data = await Array.fromAsync(client.list('/sandboxes'));
       cli.out.result({ data }, () => {
         if (data.length === 0) cli.out.line('There is no sandbox.');
         cli.out.table(
@@ -57,16 +57,11 @@ function defineExec(sandbox: Command, bind: Bind): void {
   command.action(bind(exec));
 }
 
-interface ExecResult {
-  stdout: string;
-  stderr: string;
-  exit_code: number;
-}
-
 async function exec(cli: Cli, name: string, shell: string, o: { timeout: number }): Promise<ExitCode> {
   const client = await cli.connect();
   const sandbox = await findSandbox(client, name);
-  const result = await client.post<ExecResult>(`/sandboxes/${sandbox.id}/exec`, {
+  const result = await client.post('/sandboxes/{id}/exec', {
+    params: { id: sandbox.id },
     body: { command: shell, timeout: o.timeout },
     timeout_ms: (o.timeout + 30) * 1000,
     // A command may have run although its answer was lost.
@@ -92,7 +87,7 @@ function defineRm(sandbox: Command, bind: Bind): void {
     bind(async (cli, name: string) => {
       const client = await cli.connect();
       const { id } = await findSandbox(client, name);
-      await client.delete(`/sandboxes/${id}`);
+      await client.delete('/sandboxes/{id}', { params: { id } });
       cli.out.result({ id, deleted: true }, () => cli.out.line(`${name} is destroyed.`));
       return EXIT.ok;
     }),
@@ -100,8 +95,9 @@ function defineRm(sandbox: Command, bind: Bind): void {
 }
 
 async function findSandbox(client: Client, name: string): Promise<SandboxView> {
-  const path = name.startsWith('sbx_') ? segment(name) : `by-name/${segment(name)}`;
-  const found = await client.find<SandboxView>(`/sandboxes/${path}`);
+  const found = name.startsWith('sbx_')
+    ? await client.find('/sandboxes/{id}', { params: { id: name } })
+    : await client.find('/sandboxes/by-name/{name}', { params: { name } });
   if (found) return found;
   throw notFound(`There is no sandbox called ${name}.`, '`kiln sandbox ls` shows those there are.');
 }

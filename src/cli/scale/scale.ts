@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import type { DeploymentView } from '../../api/contract/deployment.ts';
 import { type Bind, examples } from '../cli.ts';
 import { EXIT } from '../exit.ts';
 import { findDeployment } from '../find.ts';
@@ -13,7 +12,8 @@ export function define(command: Command, bind: Bind): void {
     bind(async (cli, name: string, replicas: number) => {
       const client = await cli.connect();
       const deployment = await findDeployment(client, name);
-      const scaled = await client.post<{ data: DeploymentView }>(`/deployments/${deployment.id}/scale`, {
+      const scaled = await client.post('/deployments/{id}/scale', {
+        params: { id: deployment.id },
         body: { replicas },
       });
       cli.out.result(scaled.data, () =>

@@ -92,7 +92,7 @@ async function publishAndServe(
 }
 
 async function hasLive(client: Client): Promise<boolean> {
-  for await (const { active_version_id } of client.list<{ active_version_id: string | null }>('/deployments'))
+  for await (const { active_version_id } of client.list('/deployments'))
     if (active_version_id !== null) return true;
   return false;
 }

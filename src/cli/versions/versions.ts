@@ -19,8 +19,10 @@ export function define(command: Command, bind: Bind): void {
       const client = await cli.connect();
       const deployment = await findDeployment(client, name);
       const data: VersionView[] = [];
-      const path = `/deployments/${deployment.id}/versions`;
-      for await (const version of client.list<VersionView>(path, { limit: Math.min(options.limit, 200) })) {
+      for await (const version of client.list('/deployments/{id}/versions', {
+        params: { id: deployment.id },
+        query: { limit: Math.min(options.limit, 200) },
+      })) {
         data.push(version);
         if (data.length === options.limit) break;
       }
