@@ -97,7 +97,7 @@ async function open(
   await files.sweepTemp();
   const objects = hooks.wrapObjects?.(files) ?? files;
   const machines = await openMachines(config, { folders, host_env: hooks.host_env, say });
-  const { driver, builder } = machines;
+  const { driver, builder, runtime, image_builder, images_missing } = machines;
   closers.add(() => builder.close?.());
   refuseOpenProcessDriver(config, driver.name);
   const newId: NewId = (prefix) => makeId(prefix, Date.now(), randomBytes(16));
@@ -110,30 +110,17 @@ async function open(
     verifier: makeVerifier(objects),
     driver,
     base: await driver.base(),
-    builder,
-    builder_base: await builder.base(),
-    runtime: machines.runtime,
-    image_builder: machines.image_builder,
-    images_missing: machines.images_missing,
+    ...{ builder, builder_base: await builder.base() },
+    ...{ runtime, image_builder, images_missing },
     network: config.network,
-    openCache:
-      config.cache.deployment_bytes === 0
-        ? null
-        : (deployment_id) =>
-            openCache({
-              dir: path.join(folders.caches, deployment_id),
-              max_bytes: config.cache.deployment_bytes,
-            }),
+    openCache: cachesOf(config, folders),
     vault: makeVault(Buffer.from(await keptSecret(folders.data, 'vault.key'), 'hex')),
     newId,
     folders,
     tmp_dir: folders.tmp,
     workDir: (deployment_id) => path.join(folders.work, deployment_id),
-    limits: config.limits,
-    health: config.health,
-    timings: config.timings,
-    bounds: config.bounds,
-    retention: config.retention,
+    ...{ limits: config.limits, health: config.health, timings: config.timings },
+    ...{ bounds: config.bounds, retention: config.retention },
     cache_total_bytes: config.cache.total_bytes,
     allow_private_webhooks: config.allow_private_webhooks,
     push_registries: config.push_registries,
@@ -156,6 +143,13 @@ async function open(
     warnings.push('The API or the edge listens beyond loopback, without TLS.');
   say('info', 'ready', { api: api.url, edge: edge.url, isolation: builder.name });
   return { api_url: api.url, edge_url: edge.url, key, isolation: builder.name, warnings };
+}
+
+/** Package caches of builds, one folder a deployment. */
+function cachesOf({ cache }: Config, folders: Folders): EngineContext['openCache'] {
+  if (cache.deployment_bytes === 0) return null;
+  return (deployment_id) =>
+    openCache({ dir: path.join(folders.caches, deployment_id), max_bytes: cache.deployment_bytes });
 }
 
 /** Words what the system says of a port that cannot be had. */

@@ -25,6 +25,7 @@ type Call = AnyCall & Travel;
 type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
 const TIMEOUT_MS = 60_000;
+const DOWNLOAD = 'application/x-tar, application/octet-stream';
 const RETRIES = 4;
 const FIRST_DELAY_MS = 150;
 const MAX_DELAY_MS = 1000;
@@ -44,6 +45,12 @@ export class Client extends TypedClient<Travel> {
 
   protected override isNotFound(error: unknown): boolean {
     return error instanceof CliError && error.code === 'NOT_FOUND';
+  }
+
+  /** The bytes of an answer that is no JSON. */
+  async download(path: string): Promise<ReadableStream<Uint8Array>> {
+    const response = await this.#send('GET', path, {}, null, this.#interrupted, DOWNLOAD);
+    return response.body ?? new ReadableStream({ start: (controller) => controller.close() });
   }
 
   /** Frames of a stream until it ends or `signal` aborts. */
@@ -81,7 +88,7 @@ export class Client extends TypedClient<Travel> {
       ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
       ...(idempotency_key === null ? {} : { 'idempotency-key': idempotency_key }),
     };
-    const unlimited = call.raw !== undefined || accept === 'text/event-stream';
+    const unlimited = call.raw !== undefined || accept === 'text/event-stream' || accept === DOWNLOAD;
     const retries = call.repeatable === false ? 0 : RETRIES;
     const started_ms = performance.now();
     for (let tries = 0; ; tries++) {

@@ -77,6 +77,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import('./verify/verify.ts'),
   },
   {
+    name: 'image',
+    group: LOOK,
+    summary: 'the OCI image of a version: push, export',
+    load: () => import('./image/image.ts'),
+  },
+  {
     name: 'open',
     group: LOOK,
     summary: 'the URL of a deployment, in a browser',

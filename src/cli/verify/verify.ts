@@ -6,7 +6,7 @@ import { findVersionAnywhere } from '../find.ts';
 import type { Output } from '../output.ts';
 import { Progress } from '../progress.ts';
 
-const POLL_SECONDS = 20;
+const POLL_S = 20;
 
 export function define(command: Command, bind: Bind): void {
   command
@@ -24,14 +24,12 @@ export function define(command: Command, bind: Bind): void {
       const version = await findVersionAnywhere(client, id);
       const progress = new Progress(cli.out);
       try {
-        const path = `/deployments/${version.deployment_id}/versions/${version.id}/verify`;
-        let { data } = await client.post<{ data: OperationView }>(path, { body: {} });
-        progress.begin('rebuild');
+        const params = { id: version.deployment_id, version_id: version.id };
+        let { data } = await client.post('/deployments/{id}/versions/{version_id}/verify', { params });
         while (data.finished_at === null) {
           progress.detail(data.stage);
-          ({ data } = await client.get<{ data: OperationView }>(
-            `/operations/${data.id}?wait=${POLL_SECONDS}`,
-          ));
+          const call = { params: { operation_id: data.id }, query: { wait: POLL_S } };
+          ({ data } = await client.get('/operations/{operation_id}', call));
         }
         progress.end('rebuild', { ok: data.failure === null, duration_ms: null });
         return report(cli.out, data);
