@@ -145,9 +145,8 @@ class FakeMachine {
       throw new Refusal('API Resource IDs can only contain alphanumeric characters and underscores.');
     for (const key of ['kernel_image_path', 'initrd_path', 'path_on_host'])
       this.mustExist(body[key], body.is_read_only === false);
-    const vcpus = Number(body.vcpu_count ?? 1);
-    if (vcpus > 1 && vcpus % 2 !== 0)
-      throw new Refusal('The vCPU number is invalid! It can be only 1 or an even number.');
+    if (body.smt === true && Number(body.vcpu_count) % 2 !== 0)
+      throw new Refusal('The vCPU number is invalid! It must be even with SMT.');
     if (path !== '/logger' && path !== '/metrics') this.boot_path = true;
     this.config.set(path, body);
   }
