@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import type { SelfTest } from '../../driver.ts';
 import { findProgram } from '../../program.ts';
 import { removeTree } from '../../scratch.ts';
-import type { Hypervisor, Vm, VmSpec } from '../hypervisor.ts';
+import type { Hypervisor, Vm, VmRecord, VmSpec } from '../hypervisor.ts';
 import type { SnapshotLoad } from './api.ts';
 import { readCgroupLayout, removeCgroups } from './cgroup.ts';
 import { type FirecrackerClient, firecrackerClient } from './client.ts';
@@ -140,17 +140,22 @@ export function firecrackerHypervisor(o: FirecrackerOptions): FirecrackerHypervi
       return launch(spec, files, (client, plan) => client.loadSnapshot(snapshotLoad(plan)));
     },
     api: (vm) => apis.get(vm) ?? null,
-    async adopt(record, spec) {
-      if (startTime(record.pid) !== record.started) return null;
-      const state = await loadState(spec.dir);
-      if (state === null) return null;
-      const { network } = state;
-      const root = join(spec.dir, state.root);
-      const { channels } = spec;
-      const bridges = await openBridges({ root, channels, network, outbound_socket: o.outbound_socket });
-      return makeVm({ record, dir: spec.dir, state, bridges, ended: watchStranger(record) });
-    },
+    adopt: (record, spec) => adoptVm(record, spec, o.outbound_socket),
   };
+}
+
+async function adoptVm(
+  record: VmRecord,
+  spec: Pick<VmSpec, 'dir' | 'channels'>,
+  outbound_socket: string | null,
+): Promise<Vm | null> {
+  if (startTime(record.pid) !== record.started) return null;
+  const state = await loadState(spec.dir);
+  if (state === null) return null;
+  const { channels } = spec;
+  const root = join(spec.dir, state.root);
+  const bridges = await openBridges({ root, channels, network: state.network, outbound_socket });
+  return makeVm({ record, dir: spec.dir, state, bridges, ended: watchStranger(record) });
 }
 
 /** Without a jail the group that may open /dev/kvm, unless everybody may. */
