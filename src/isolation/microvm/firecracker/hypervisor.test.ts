@@ -16,6 +16,7 @@ import { type FirecrackerHypervisor, type FirecrackerOptions, firecrackerHypervi
 import { CHANNEL_PORTS, EGRESS_PORT } from './launch.ts';
 import { DOCUMENT_ABSENT, loadApiDocument } from './testing/openapi.ts';
 import { type ProgramConfig, writePrograms } from './testing/program.ts';
+import { takeSnapshot } from './warm.ts';
 
 /** Against the fake of testing/: what Kiln does around a Firecracker, not what a Firecracker does. */
 const MIB = 1024 * 1024;
@@ -122,7 +123,7 @@ for (const jailed of [false, true])
       assert.deepEqual(answers.get('/boot-source'), {
         ...{ kernel_image_path: `${at}fc-kernel`, initrd_path: `${at}fc-initramfs` },
         boot_args:
-          'console=ttyS0 reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd kiln.drives=root,output',
+          'console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd kiln.drives=root,output',
       });
       assert.deepEqual(answers.get('/drives/output'), {
         ...{ drive_id: 'output', path_on_host: `${at}fc-drive-output` },
@@ -309,5 +310,55 @@ describe('what the host lacks', () => {
       kvm_device: '/dev/null',
     }).check();
     assert.ok(!other.ok && /something else/.test(other.reason), JSON.stringify(other));
+  });
+});
+
+describe('warm starts (fake)', () => {
+  for (const jailed of [false, true])
+    it(jailed ? 'with jailer' : 'without jailer', { skip: jailed && !ROOT && 'needs root' }, async (t) => {
+      const first = await bench(t, { guest: { console: 'template' } }, { jailed });
+      const template = await start(t, first);
+      const into = join(dir, `snapshot-${jailed}`);
+      const snapshot = await takeSnapshot(first.hypervisor, template, first.spec, into);
+      assert.deepEqual((await readdir(into)).sort(), ['memory', 'state']);
+      // The VM it was taken from never runs again.
+      assert.equal((await template.exited).signal, 'SIGKILL');
+      assert.deepEqual((await first.report()).violations, []);
+
+      const clones = await Promise.all([bench(t, {}, { jailed }), bench(t, {}, { jailed })]);
+      for (const clone of clones) {
+        const vm = await clone.hypervisor.restore(clone.spec, snapshot);
+        t.after(() => vm.kill());
+        await until(async () => /resumed/.test(await vm.console()));
+        const { calls, violations, config } = await clone.report();
+        assert.deepEqual(violations, []);
+        assert.deepEqual(
+          calls.filter((call) => call.startsWith('PUT')),
+          ['PUT /snapshot/load'],
+        );
+        assert.equal(
+          new Map(config).get('/drives/output')?.path_on_host,
+          `${jailed ? '/' : ''}fc-drive-output`,
+        );
+        vm.kill();
+        await vm.exited;
+      }
+    });
+
+  it('a snapshot larger than the largest file, or of a VM of another engine, is refused before', async (t) => {
+    const b = await bench(t, {});
+    const vm = await start(t, b);
+    const into = join(dir, 'never');
+    const small = { ...b.spec, max_file_bytes: 1 };
+    await assert.rejects(takeSnapshot(b.hypervisor, vm, small, into), /limit on files/);
+    const other = firecrackerHypervisor(b.options);
+    await assert.rejects(takeSnapshot(other, vm, b.spec, into), /this engine started/);
+  });
+
+  it('a snapshot that Firecracker does not take: nothing is left', async (t) => {
+    const b = await bench(t, { faults: [{ on: 'PUT /snapshot/load', do: 'refuse', message: 'bad CRC' }] });
+    await writeFile(join(dir, 'bad'), 'x');
+    const snapshot = { state: join(dir, 'bad'), memory: join(dir, 'bad') };
+    await assert.rejects(b.hypervisor.restore(b.spec, snapshot), /PUT \/snapshot\/load: bad CRC/);
   });
 });

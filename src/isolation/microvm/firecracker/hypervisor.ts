@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import type { SelfTest } from '../../driver.ts';
 import { findProgram } from '../../program.ts';
 import { removeTree } from '../../scratch.ts';
+import type { CpioEntry } from '../builder-image/initramfs.ts';
 import type { Hypervisor, Vm, VmRecord, VmSpec } from '../hypervisor.ts';
 import type { SnapshotLoad } from './api.ts';
 import { readCgroupLayout, removeCgroups } from './cgroup.ts';
@@ -16,6 +17,7 @@ import {
   API_NAME,
   CONSOLE_NAME,
   EGRESS_PORT,
+  insideName,
   type LaunchPlan,
   type LaunchTools,
   LOG_NAME,
@@ -24,6 +26,7 @@ import {
   STDERR_NAME,
 } from './launch.ts';
 import { withAppending } from './log-file.ts';
+import { relayFiles } from './relay.ts';
 import {
   type Bridges,
   loadState,
@@ -63,15 +66,23 @@ export interface FirecrackerOptions {
 }
 
 export interface FirecrackerHypervisor extends Hypervisor {
-  /** The API of a running VM, for snapshots (warm.ts). */
-  api(vm: Vm): FirecrackerClient | null;
+  /** What the guest's initramfs needs besides the agent; see relay.ts. */
+  guestFiles(): Promise<CpioEntry[]>;
+  /** A running VM that this engine started, for snapshots (warm.ts). */
+  running(vm: Vm): RunningVm | null;
   /** Starts a VM from a snapshot in place of a boot: same drives by name, other files behind them. */
   restore(spec: VmSpec, snapshot: { state: string; memory: string }): Promise<Vm>;
+}
+
+export interface RunningVm {
+  client: FirecrackerClient;
+  plan: LaunchPlan;
 }
 
 const API_MS = 10_000;
 const INSTALL =
   'Put `firecracker` and `jailer` of one release (https://github.com/firecracker-microvm/firecracker/releases) into the PATH, both of the same version.';
+const INSTALL_SOCAT = 'apt-get install socat: guests without a network card are reached through it.';
 const INSTALL_KVM =
   'Enable virtualisation in the firmware (in a cloud: a bare-metal machine, or one with nested virtualisation), `modprobe kvm_intel` or `kvm_amd`, and run the engine as root or as a member of group kvm.';
 
@@ -84,8 +95,18 @@ export function firecrackerHypervisor(o: FirecrackerOptions): FirecrackerHypervi
     jailer: o.jailer === null ? null : find(o.jailer ?? 'jailer'),
     ...{ setpriv: find('setpriv'), socat: find('socat') },
   });
+  const kernels = new Map<string, Promise<string>>();
+  /** Unpacking reads and hashes the whole kernel: once per engine and file. */
+  const kernelOf = (path: string) => {
+    const { mtimeMs, size } = statSync(path);
+    const key = `${path} ${mtimeMs} ${size}`;
+    const found = kernels.get(key) ?? elfKernel(path, o.kernel_dir);
+    kernels.set(key, found);
+    found.catch(() => kernels.delete(key));
+    return found;
+  };
   const kvm_device = o.kvm_device ?? '/dev/kvm';
-  const apis = new WeakMap<Vm, FirecrackerClient>();
+  const running = new WeakMap<Vm, RunningVm>();
 
   async function tools(binary: string): Promise<LaunchTools> {
     return {
@@ -101,7 +122,7 @@ export function firecrackerHypervisor(o: FirecrackerOptions): FirecrackerHypervi
   async function launch(spec: VmSpec, extra: readonly PlacedFile[], configure: Configure): Promise<Vm> {
     const { binary, socat } = programs();
     if (binary === null) throw new Error(`firecracker is not installed. ${INSTALL}`);
-    const plan = planLaunch(await tools(binary), spec, await elfKernel(spec.kernel, o.kernel_dir));
+    const plan = planLaunch(await tools(binary), spec, await kernelOf(spec.kernel));
     const state: VmState = {
       ...{ root: relative(spec.dir, plan.root), jailed: plan.jailed, cgroup_dirs: plan.cgroup_dirs },
       network: spec.network,
@@ -115,7 +136,7 @@ export function firecrackerHypervisor(o: FirecrackerOptions): FirecrackerHypervi
       await saveState(spec.dir, state);
       await record(spec, plan, socat, recorders);
       const started = await begin(spec, plan);
-      return await bootVm({ spec, plan, state, bridges, started, configure, apis });
+      return await bootVm({ spec, plan, state, bridges, started, configure, running });
     } catch (error) {
       await bridges?.close('the VM was not started');
       for (const recorder of recorders) recorder.child.kill('SIGKILL');
@@ -139,7 +160,12 @@ export function firecrackerHypervisor(o: FirecrackerOptions): FirecrackerHypervi
       ];
       return launch(spec, files, (client, plan) => client.loadSnapshot(snapshotLoad(plan)));
     },
-    api: (vm) => apis.get(vm) ?? null,
+    running: (vm) => running.get(vm) ?? null,
+    async guestFiles() {
+      const { socat } = programs();
+      if (socat === null) throw new Error(`socat is not installed. ${INSTALL_SOCAT}`);
+      return await relayFiles(socat);
+    },
     adopt: (record, spec) => adoptVm(record, spec, o.outbound_socket),
   };
 }
@@ -205,7 +231,7 @@ async function bootVm(o: {
   bridges: Bridges;
   started: Started;
   configure: Configure;
-  apis: WeakMap<Vm, FirecrackerClient>;
+  running: WeakMap<Vm, RunningVm>;
 }): Promise<Vm> {
   const { spec, plan, started, bridges } = o;
   const pid = started.child.pid!;
@@ -223,7 +249,7 @@ async function bootVm(o: {
     throw new Error(`the VM was not started: ${(error as Error).message}.${complaint}`, { cause: error });
   }
   if (spec.survives_engine) started.child.unref();
-  o.apis.set(vm, client);
+  o.running.set(vm, { client, plan });
   return vm;
 }
 
@@ -238,10 +264,9 @@ const configureBoot: Configure = async (client, plan) => {
 
 /** Names in a snapshot are those of `planLaunch`: what lies behind them here is this VM's own. */
 function snapshotLoad(plan: LaunchPlan): SnapshotLoad {
-  const inside = (name: string) => (plan.jailed ? `/${name}` : name);
   return {
-    snapshot_path: inside('fc-snapshot-state'),
-    mem_backend: { backend_type: 'File', backend_path: inside('fc-snapshot-memory') },
+    snapshot_path: insideName(plan, 'fc-snapshot-state'),
+    mem_backend: { backend_type: 'File', backend_path: insideName(plan, 'fc-snapshot-memory') },
     resume_vm: true,
   };
 }
@@ -258,6 +283,7 @@ async function check(
     const code = (error as NodeJS.ErrnoException).code;
     return { ok: false, reason: `${kvm_device} cannot be opened (${code})`, install: INSTALL_KVM };
   }
+  if (programs.socat === null) return { ok: false, reason: 'socat is not installed', install: INSTALL_SOCAT };
   const versions: string[] = [];
   for (const program of jailer === null ? [binary] : [binary, jailer]) {
     const version = await versionOf(program);

@@ -60,6 +60,7 @@ const MAX_VCPUS = 32;
  */
 const BOOT_ARGUMENTS = [
   'console=ttyS0',
+  'quiet',
   'reboot=k',
   'panic=1',
   'pci=off',
@@ -73,8 +74,7 @@ export function planLaunch(tools: LaunchTools, spec: VmSpec, elf_kernel: string)
   const id = firecrackerId(spec.id);
   const chroot_base_dir = join(spec.dir, 'jail');
   const root = jailed ? jailRoot({ chroot_base_dir, exec_file: tools.binary, id }) : spec.dir;
-  // What Firecracker is told: names that mean the same in every VM, so that a snapshot of one can become another.
-  const inside = (name: string) => (jailed ? `/${name}` : name);
+  const inside = (name: string) => insideName({ jailed }, name);
   const limits = {
     memory_bytes: spec.memory_bytes + VMM_BYTES,
     tasks: spec.vcpus + VMM_TASKS,
@@ -103,6 +103,10 @@ export function planLaunch(tools: LaunchTools, spec: VmSpec, elf_kernel: string)
     ...configuration(spec, inside),
   };
 }
+
+/** What Firecracker is told: names that mean the same in every VM, so that a snapshot of one can become another. */
+export const insideName = (plan: Pick<LaunchPlan, 'jailed'>, name: string) =>
+  plan.jailed ? `/${name}` : name;
 
 function configuration(spec: VmSpec, inside: (name: string) => string) {
   if (spec.vcpus < 1 || spec.vcpus > MAX_VCPUS)

@@ -26,6 +26,8 @@ export interface FakeOptions {
   on_resume?: (config: FakeConfig) => void;
   on_ctrl_alt_del?: () => void;
   die?: () => void;
+  /** After every call, before its answer is sent. */
+  on_call?: () => void;
 }
 
 /** What was configured, by path of the API. */
@@ -73,6 +75,7 @@ export function makeFake(o: FakeOptions): Fake {
     if (fault?.do === 'mute') return void response.writeHead(500).end();
     for (const why of o.document?.answer(method, path, answer.status, answer.body) ?? [])
       violations.push(`answer to ${call}: ${why}`);
+    o.on_call?.();
     response.statusCode = answer.status;
     if (answer.body === undefined) return void response.end();
     response.setHeader('content-type', 'application/json').end(JSON.stringify(answer.body));

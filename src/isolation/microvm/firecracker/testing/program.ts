@@ -3,7 +3,7 @@
  * and "changes root" by looking up absolute paths below the jail. The guest is a script of a few things a guest does.
  * For validation only; nothing is shut in here.
  */
-import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -88,18 +88,19 @@ function asFirecracker(args: string[], config: ProgramConfig, root: string): voi
   const fake = makeFake({
     ...{ document: loadApiDocument(), id: values.id!, root, cwd: process.cwd(), faults: config.faults ?? [] },
     on_start: (vm) => runGuest(guest, host(String(vm.get('/vsock')?.uds_path))),
+    on_call: report,
     on_resume: () => console.log('resumed'),
     die: () => {
       writeFileSync(log, '[fake:ERROR] it was told to die\n', { flag: 'a' });
       process.exit(148);
     },
   });
-  const report = () =>
-    writeFileSync(
-      config.report,
-      JSON.stringify({ calls: fake.calls, violations: fake.violations, config: [...fake.config] }),
-    );
-  fake.server.on('request', (_, response) => response.on('close', report));
+  // In one piece, for the test may look at any time.
+  function report(): void {
+    const { calls, violations, config: vm } = fake;
+    writeFileSync(`${config.report}.new`, JSON.stringify({ calls, violations, config: [...vm] }));
+    renameSync(`${config.report}.new`, config.report);
+  }
   fake.server.listen(host(values['api-sock']!));
 }
 
