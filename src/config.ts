@@ -7,6 +7,8 @@ import path from 'node:path';
 import { KilnError } from './domain/errors.ts';
 import type { EngineLimits, Retention, Timings } from './engine/context.ts';
 import type { DriverName } from './isolation/driver.ts';
+import type { NetworkPolicy } from './isolation/network/policy.ts';
+import type { RuntimeName } from './isolation/runtime.ts';
 import type { HealthDefaults, PipelineLimits } from './pipeline/run.ts';
 
 export interface Config {
@@ -17,7 +19,14 @@ export interface Config {
   edge: { host: string; port: number };
   /** Deployments are at `<slug>.<workspace>.<base_domain>`. */
   base_domain: string;
+  /** Where builds run. */
   isolation: 'auto' | DriverName;
+  /** What runs OCI releases; `host`: nothing does, only releases that start from this machine's own files. */
+  instance_isolation: 'auto' | 'host' | RuntimeName;
+  images: ImageOptions;
+  /** What builds and execs may reach. */
+  network: NetworkPolicy;
+  cache: { deployment_bytes: number; total_bytes: number };
   limits: PipelineLimits;
   health: HealthDefaults;
   timings: Timings;
@@ -28,10 +37,25 @@ export interface Config {
   log_level: 'info' | 'warn' | 'error' | 'silent';
 }
 
+/** Of the drivers that start from images: docker, qemu, firecracker. */
+export interface ImageOptions {
+  /** A registry reference, a tar file, or null for the builder image made by `kiln builder-image build`. */
+  base_image: string | null;
+  /** May QEMU emulate a processor where there is no KVM that works? Slow. */
+  allow_emulation: boolean;
+  docker_host: string | null;
+  /** Address of a buildkitd; null: the one in Docker. */
+  buildkit_host: string | null;
+  build_cpus: number;
+  /** Builders booted ahead of their job. */
+  warm_builders: number;
+}
+
 export interface ApiLimits {
   body_bytes: number;
   file_bytes: number;
   archive_bytes: number;
+  archive_files: number;
   sandboxes: number;
   deployments: number;
   queued_publishes: number;
@@ -46,6 +70,11 @@ const SECOND = 1000;
 const MANY = 1024 * 1024;
 const QUEUED_PUBLISHES = 200;
 
+const DRIVER_NAMES = ['firecracker', 'qemu', 'docker', 'bubblewrap', 'process'] as const;
+const RUNTIME_NAMES = ['docker', 'qemu', 'firecracker'] as const;
+/** `host`, `*.host`, an address, each with or without a port. */
+const NETWORK_NAME = /^(\*\.)?([a-z0-9][a-z0-9.-]*|\[[0-9a-f:.]+\])(:\d{1,5})?$/;
+
 export type Env = Record<string, string | undefined>;
 
 /** What `kiln up` and its like take, as text from the command line; the environment's name is `KILN_` + upper case. */
@@ -57,7 +86,27 @@ export const OPTIONS = {
   'edge-host': { about: 'address the edge listens on (default 127.0.0.1)' },
   'edge-port': { about: 'port of the edge (default 7080, 0 for any)' },
   'base-domain': { about: 'deployments are at <slug>.<workspace>.<base-domain> (default localhost)' },
-  isolation: { about: 'auto, bubblewrap or process (default auto)' },
+  isolation: {
+    about: 'where builds run: auto, firecracker, qemu, docker, bubblewrap or process (default auto)',
+  },
+  'instance-isolation': {
+    about: 'what runs OCI images: auto, docker, qemu, firecracker, or host for nothing (default auto)',
+  },
+  'allow-emulation': { about: 'yes or no: may qemu run without KVM, slowly (default no)' },
+  'base-image': {
+    about:
+      'what builds in docker and microVMs start from: a registry reference or a tar (default the builder image)',
+  },
+  'docker-host': { about: 'socket of a Docker engine (default unix:///var/run/docker.sock)' },
+  'buildkit-host': { about: 'address of a buildkitd for Dockerfiles (default the one inside Docker)' },
+  'build-cpus': { about: 'processors of one microVM build (default 2)' },
+  'warm-builders': { about: 'microVMs kept booted for the next build (default 0)' },
+  'build-network': { about: 'what builds may reach: none, registries or open (default open)' },
+  'network-allow': {
+    about: 'hosts that builds may reach besides, separated by commas (*.example.com, 10.0.0.5:8443)',
+  },
+  'cache-limit': { about: 'MiB of package caches of one deployment, 0 for none (default 2048)' },
+  'cache-total': { about: 'MiB of package caches of all deployments (default 10240)' },
   concurrency: { about: 'publishes that run side by side (default 2)' },
   grace: { about: 'seconds of unbroken health before a switch (default 30)' },
   'startup-limit': { about: 'seconds until the first healthy answer (default 60)' },
@@ -90,7 +139,17 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
     api: { host: said.text('api-host') ?? '127.0.0.1', port: said.number('api-port', 7070, 0, 65_535) },
     edge: { host: said.text('edge-host') ?? '127.0.0.1', port: said.number('edge-port', 7080, 0, 65_535) },
     base_domain: said.text('base-domain') ?? 'localhost',
-    isolation: said.choice('isolation', 'auto', ['auto', 'bubblewrap', 'process'] as const),
+    isolation: said.choice('isolation', 'auto', ['auto', ...DRIVER_NAMES]),
+    instance_isolation: said.choice('instance-isolation', 'auto', ['auto', 'host', ...RUNTIME_NAMES]),
+    images: imageOptions(said),
+    network: {
+      mode: said.choice('build-network', 'open', ['none', 'registries', 'open'] as const),
+      allow: said.list('network-allow', NETWORK_NAME),
+    },
+    cache: {
+      deployment_bytes: said.number('cache-limit', 2048, 0, MANY) * MIB,
+      total_bytes: said.number('cache-total', 10_240, 0, MANY) * MIB,
+    },
     limits: pipelineLimits(said),
     health: {
       grace_ms: said.number('grace', 30, 0, 3600) * SECOND,
@@ -127,6 +186,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       body_bytes: 64 * MIB,
       file_bytes: 64 * MIB,
       archive_bytes: 4 * GIB,
+      archive_files: sourceFiles(said),
       sandboxes: 10_000,
       deployments: 10_000,
       queued_publishes: QUEUED_PUBLISHES,
@@ -139,11 +199,22 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
   return config;
 }
 
+function imageOptions(said: Options): ImageOptions {
+  return {
+    base_image: said.text('base-image'),
+    allow_emulation: said.choice('allow-emulation', 'no', ['yes', 'no'] as const) === 'yes',
+    docker_host: said.text('docker-host'),
+    buildkit_host: said.text('buildkit-host'),
+    build_cpus: said.number('build-cpus', 2, 1, 64),
+    warm_builders: said.number('warm-builders', 0, 0, 16),
+  };
+}
+
 function pipelineLimits(said: Options): PipelineLimits {
   return {
     source: {
       max_bytes: said.number('source-limit', 2048, 1, MANY) * MIB,
-      max_files: said.number('source-files', 200_000, 1, 10_000_000),
+      max_files: sourceFiles(said),
     },
     artifact_bytes: said.number('artifact-limit', 1024, 1, MANY) * MIB,
     build: {
@@ -155,6 +226,10 @@ function pipelineLimits(said: Options): PipelineLimits {
       on_log_limit: 'kill',
     },
   };
+}
+
+function sourceFiles(said: Options): number {
+  return said.number('source-files', 200_000, 1, 10_000_000);
 }
 
 /** What was said, by flag or by environment; every complaint names the option. */
@@ -183,6 +258,14 @@ class Options {
     );
   }
 
+  list(name: OptionName, pattern: RegExp): string[] {
+    const said = (this.text(name) ?? '').split(',').map((one) => one.trim().toLowerCase());
+    const wrong = said.find((one) => one !== '' && !pattern.test(one));
+    if (wrong !== undefined)
+      throw new KilnError('VALIDATION_ERROR', `--${name} takes host, *.host or host:port, not "${wrong}".`);
+    return said.filter((one) => one !== '');
+  }
+
   choice<T extends string>(name: OptionName, fallback: T, choices: readonly T[]): T {
     const said = this.text(name) ?? fallback;
     if (choices.includes(said as T)) return said as T;
@@ -191,7 +274,7 @@ class Options {
 }
 
 export function dataDir(env: Env, flags: Flags = {}): string {
-  return path.resolve(flags.data ?? env['KILN_DATA'] ?? path.join(os.homedir(), '.kiln'));
+  return path.resolve(flags.data ?? env.KILN_DATA ?? path.join(os.homedir(), '.kiln'));
 }
 
 const LOOPBACK = ['127.0.0.1', 'localhost', '::1'];

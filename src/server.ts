@@ -13,7 +13,7 @@ import { type Edge, startEdge } from './edge/edge.ts';
 import type { EdgePort, EngineContext, Log } from './engine/context.ts';
 import { LocalEngine } from './engine/create.ts';
 import { type Folders, keptSecret, lockFolder, makeFolders } from './engine/folders.ts';
-import { chooseDriver } from './isolation/choose.ts';
+import { openMachines } from './machines.ts';
 import { makeVerifier } from './release/verify.ts';
 import { type Database, openDatabase } from './store/db.ts';
 import { fileObjectStore } from './store/objects/files.ts';
@@ -95,11 +95,9 @@ async function open(
   const files = fileObjectStore(folders.objects);
   await files.sweepTemp();
   const objects = hooks.wrapObjects?.(files) ?? files;
-  const { driver, explain } = await chooseDriver(config.isolation, {
-    data_dir: folders.data,
-    work_dir: folders.machines,
-    host_env: hooks.host_env,
-  });
+  const machines = await openMachines(config, { folders, host_env: hooks.host_env, say });
+  const { driver, builder } = machines;
+  closers.add(() => builder.close?.());
   refuseOpenProcessDriver(config, driver.name);
   const newId: NewId = (prefix) => makeId(prefix, Date.now(), randomBytes(16));
   let edge: Edge | null = null;
@@ -111,6 +109,12 @@ async function open(
     verifier: makeVerifier(objects),
     driver,
     base: await driver.base(),
+    builder,
+    builder_base: await builder.base(),
+    runtime: machines.runtime,
+    image_builder: machines.image_builder,
+    images_missing: machines.images_missing,
+    network: config.network,
     vault: makeVault(Buffer.from(await keptSecret(folders.data, 'vault.key'), 'hex')),
     newId,
     folders,
@@ -127,7 +131,7 @@ async function open(
     now: () => new Date(),
     say,
   };
-  const engine = new LocalEngine({ ctx, drivers: explain });
+  const engine = new LocalEngine({ ctx, drivers: machines.explain });
   await engine.prepare();
   edge = await listening('edge', config.edge, () => openEdge(config, ctx, closers));
   await engine.start();
@@ -139,8 +143,8 @@ async function open(
   const warnings = driver.name === 'process' ? [PROCESS_WARNING] : [];
   if (!listensOnLoopbackOnly(config))
     warnings.push('The API or the edge listens beyond loopback, without TLS.');
-  say('info', 'ready', { api: api.url, edge: edge.url, isolation: driver.name });
-  return { api_url: api.url, edge_url: edge.url, key, isolation: driver.name, warnings };
+  say('info', 'ready', { api: api.url, edge: edge.url, isolation: builder.name });
+  return { api_url: api.url, edge_url: edge.url, key, isolation: builder.name, warnings };
 }
 
 /** Words what the system says of a port that cannot be had. */

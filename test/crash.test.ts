@@ -3,7 +3,11 @@
  * objects, processes and folders checks what must hold whatever happened (I2, I7, I8).
  */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import http from 'node:http';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { nodeServer, staticSite } from './support/apps.ts';
 import type { Json } from './support/client.ts';
@@ -85,6 +89,20 @@ describe('kill -9', () => {
       }
       await check();
     });
+
+  test('while an archive comes in: the workspace is as it was, and the half upload is gone', async () => {
+    const sandbox_id = await kiln.sandboxFrom(site);
+    const upload = http.request(`${kiln.api_url}/api/v1/sandboxes/${sandbox_id}/archive?clear=true`, {
+      method: 'PUT',
+      headers: { authorization: `Bearer ${kiln.key}`, 'content-type': 'application/x-tar' },
+    });
+    upload.on('error', () => {});
+    const folder = path.join(data_dir, 'sandboxes', sandbox_id);
+    upload.write(execFileSync('tar', ['-C', server, '-cf', '-', '.']).subarray(0, 2048));
+    while (readdirSync(folder).length === 1) await new Promise((resolve) => setTimeout(resolve, 10));
+    await check();
+    assert.ok(readdirSync(path.join(folder, 'workspace')).includes('index.html'));
+  });
 
   test(`at ${CRASHES} random instants`, { timeout: CRASHES * 30_000 }, async () => {
     const deployments = [await kiln.deployment('random-static'), await kiln.deployment('random-dynamic')];

@@ -55,6 +55,20 @@ describe('failures leave production alone', () => {
     assert.equal(build.state, 'failed');
   });
 
+  test('the build prints what no database takes (NUL, half a character)', async () => {
+    const noise = "printf 'a\\0b\\n'; node -e 'process.stdout.write(Buffer.from([0xed, 0xa0, 0xbd, 10]))'; exit 5";
+    const version = await fails(await staticSite('x'), 'BUILD_FAILED', {
+      build_command: noise,
+      output_path: '.',
+    });
+    assert.ok(version.failure.log_tail.some((line: string) => line.startsWith('a') && line.endsWith('b')));
+  });
+
+  test('the app prints what no database takes, and crashes', async () => {
+    const noise = "console.error('x\\u0000y'); process.exit(6);";
+    await fails(await nodeServer('x', '', noise), 'APP_CRASHED');
+  });
+
   test('the build never ends', async () => {
     await fails(await staticSite('x'), 'BUILD_TIMEOUT', {
       build_command: 'sleep 60',

@@ -30,7 +30,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   build: ['domain'],
   isolation: ['domain'],
   health: ['domain', 'isolation'],
-  release: ['domain', 'source', 'store/objects'],
+  release: ['domain', 'source', 'store/objects', 'isolation/image.ts'],
   edge: ['domain', 'release', 'health', 'store/route.ts', 'store/objects'],
   pipeline: ['domain', 'source', 'build', 'isolation', 'release', 'health', 'store'],
   engine: ['domain', 'source', 'isolation', 'release', 'health', 'store', 'pipeline'],

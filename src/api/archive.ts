@@ -4,6 +4,7 @@ import { lstat, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { KilnError } from '../domain/errors.ts';
+import { UPLOAD_PREFIX } from '../domain/sandbox.ts';
 import { DigestMismatch, extractTar } from '../source/extract.ts';
 import { applySync, type ManifestEntry } from '../source/manifest.ts';
 import { resolveInside } from '../source/paths.ts';
@@ -12,9 +13,6 @@ import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts
 import * as contract from './contract/file.ts';
 import { workspaceOf } from './file.ts';
 import { usable } from './find.ts';
-
-/** Files and folders of one archive. */
-const MAX_FILES = 200_000;
 
 async function upload(
   call: AnyCall,
@@ -27,7 +25,7 @@ async function upload(
   if (kept && !kept.isDirectory())
     throw new KilnError('CONFLICT', `${JSON.stringify(o.path)} is not a folder.`);
   // Beside the workspace, so that nothing half-done is seen in it, and a rename away.
-  const beside = path.join(path.dirname(root), `upload-${randomBytes(6).toString('hex')}`);
+  const beside = path.join(path.dirname(root), `${UPLOAD_PREFIX}${randomBytes(6).toString('hex')}`);
   try {
     const { files, bytes, sha256 } = await unpack(call, o.clear ? beside : target, o.sha256);
     if (o.clear) await replace(target, beside);
@@ -52,7 +50,7 @@ async function unpack(call: AnyCall, into: string, expect_sha256: string | undef
     return await extractTar({
       input: Readable.from(counted, { objectMode: false }),
       into,
-      limits: { max_bytes, max_files: MAX_FILES },
+      limits: { max_bytes, max_files: call.deps.limits.archive_files },
       signal: call.signal,
       ...(expect_sha256 === undefined ? {} : { expect_sha256 }),
     });

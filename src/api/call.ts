@@ -22,6 +22,8 @@ export interface ApiDeps {
     file_bytes: number;
     /** Compressed size of an uploaded archive. */
     archive_bytes: number;
+    /** Files and folders in it. */
+    archive_files: number;
     sandboxes: number;
     deployments: number;
     queued_publishes: number;

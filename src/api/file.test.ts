@@ -169,6 +169,9 @@ describe('files', () => {
       raw: await tarOf({ big: 'x'.repeat(5_000_000) }),
     });
     assert.equal(huge.status, 413);
+    const many = Object.fromEntries(Array.from({ length: 1001 }, (_, n) => [`f${n}`, '']));
+    const crowd = await api.ask('PUT', `/sandboxes/${id}/archive?path=crowd`, { raw: await tarOf(many) });
+    assert.equal(crowd.body.code, 'SOURCE_TOO_LARGE');
   });
 
   test('sync says what is missing and takes away what is not wanted', async () => {

@@ -19,6 +19,7 @@ export function presentOperation(o: Operation): contract.OperationView {
     promoted: o.promoted,
     superseded: o.superseded,
     failure: o.failure,
+    result: o.result,
     cancel_requested_at: iso(o.cancel_requested_at),
     created_at: iso(o.created_at),
     started_at: iso(o.started_at),
@@ -44,6 +45,19 @@ export const operationHandlers: Mounted[] = [
   handle(contract.cancelOperation, async (call) =>
     cancel(call, await findOperation(call, call.params.operation_id)),
   ),
+  handle(contract.verifyVersion, async (call) => {
+    const deployment = await findDeployment(call, call.params.id);
+    const version = await findVersion(call, deployment.id, call.params.version_id);
+    const wait_ms = waitMs(call.request, call.query.wait);
+    const { engine } = call.deps;
+    const previous = call.idempotency?.previous;
+    const known = previous ? await engine.acceptedBefore(previous) : null;
+    const accepted =
+      known?.operation ?? (await engine.verify(version, { idempotency: call.idempotency?.scope ?? null }));
+    const operation =
+      wait_ms === 0 ? accepted : await engine.waitForOperation(accepted.id, wait_ms, call.signal);
+    return data(presentOperation(operation), isFinished(operation.state) ? 200 : 202);
+  }),
   handle(contract.cancelVersion, async (call) => {
     const deployment = await findDeployment(call, call.params.id);
     const version = await findVersion(call, deployment.id, call.params.version_id);

@@ -51,9 +51,10 @@ export function presentRelease(r: Release, version: VersionOfRelease | undefined
 }
 
 export function presentManifest(r: Release): Record<string, unknown> {
-  const { files, total_bytes, entrypoint, base, workdir } = r.manifest;
+  const { files, total_bytes, entrypoint, base, workdir, layers } = r.manifest;
   return {
-    files,
+    ...(files === undefined ? {} : { files }),
+    ...(layers === undefined ? {} : { layers }),
     total_bytes,
     entrypoint,
     ...(base === undefined ? {} : { base }),

@@ -142,6 +142,40 @@ test('several apps are refused with their names, and root chooses', () => {
   assert.match(refusalOf(source, { root: 'nowhere' }).message, /no such folder/);
 });
 
+test('an entrypoint says which ecosystem is meant, and has to be there', () => {
+  const both = {
+    ...EXPRESS,
+    'requirements.txt': 'flask==3.1.2\ngunicorn==23.0.0\n',
+    'web.py': 'app = Flask(__name__)\n',
+    'serve.sh': 'exec ./serve\n',
+  };
+  const python = planOf(both, { entrypoint: 'web.py' });
+  assert.deepEqual(
+    [python.ecosystem, python.framework, python.sources.entrypoint],
+    ['python', 'flask', 'request'],
+  );
+  assert.match(python.also_matched.find(({ rule }) => rule === 'node')!.lost_because, /entrypoint names/);
+  assert.equal(planOf(both).ecosystem, 'node');
+  assert.equal(planOf(both, { entrypoint: 'serve.sh' }).start, 'exec sh serve.sh');
+  assert.equal(
+    planOf(
+      {
+        'api/go.mod': 'module x\n',
+        'api/cmd/a/main.go': 'package main\n',
+        'api/cmd/b/main.go': 'package main\n',
+      },
+      { entrypoint: 'cmd/b/main.go' },
+    ).root,
+    'api',
+  );
+  const missing = makePlan(memoryFiles(both), { overrides: { entrypoint: 'dist/web.js' } });
+  assert.ok(!missing.ok);
+  assert.deepEqual(
+    [missing.refusal.code, missing.refusal.message],
+    ['INVALID_CONFIG', 'entrypoint is dist/web.js, but the source has no such file.'],
+  );
+});
+
 test('wrong settings are refused with what was meant', () => {
   const keys = {
     build: 'build_command',

@@ -85,11 +85,17 @@ function contradiction(
   files: SourceFiles,
   settings: Settings,
 ): { message: string; next_step: string } | null {
-  const { root = '.', kind, run_command } = settings;
+  const { root = '.', kind, run_command, entrypoint } = settings;
   if (root !== '.' && files.list(root).length === 0) {
     return {
       message: `root is ${root}, but the source has no such folder, or nothing is in it.`,
       next_step: 'Name a folder of the source.',
+    };
+  }
+  if (entrypoint !== undefined && !run_command && !isThere(files, root, entrypoint)) {
+    return {
+      message: `entrypoint is ${entrypoint}, but the source has no such file${root === '.' ? '' : ` in ${root}`}.`,
+      next_step: 'Name a file of the source; what the build writes is started with run_command.',
     };
   }
   if (kind === 'static' && run_command) {
@@ -99,6 +105,18 @@ function contradiction(
     };
   }
   return null;
+}
+
+/** In the app's folder or, when that is to be found, one folder down. Rust's may be the bare name of a binary. */
+function isThere(files: SourceFiles, root: string, entrypoint: string): boolean {
+  const folders = ['.', ...files.list(root).flatMap(({ name, type }) => (type === 'dir' ? name : []))];
+  return folders.some((folder) => {
+    const dir = joinPath(root, folder) ?? root;
+    return (
+      files.exists(joinPath(dir, entrypoint) ?? '\0') ||
+      (/^[\w-]+$/.test(entrypoint) && files.exists(joinPath(dir, 'Cargo.toml') ?? '\0'))
+    );
+  });
 }
 
 /** Commands were given: those run; the detector still knows how to install and what the framework needs. */
@@ -150,7 +168,10 @@ function fromDockerfile(of: Case, facts: DockerfileFacts): PlanResult {
     ecosystem: 'dockerfile',
     kind: 'dynamic',
     port: facts.port,
+    health_check_path: facts.health_check_path,
+    startup_timeout_ms: facts.startup_timeout_ms,
     evidence: facts.evidence,
+    warnings: facts.warnings,
     would_change: [
       `build_command or run_command builds without the Dockerfile${rule ? ` (as ${rule})` : ''}; so does removing it.`,
     ],

@@ -197,7 +197,10 @@ test('doctor ends with 1 when something is not well', async () => {
     data_dir: '/d',
     database: { kind: 'pglite', ok: false, detail: 'does not answer' },
     isolation: {
-      in_use: 'process',
+      builds: 'process',
+      host: 'process',
+      images: null,
+      dockerfiles: null,
       drivers: [
         { name: 'bubblewrap', ok: false, detail: 'not installed', install: 'apt install bubblewrap' },
       ],

@@ -71,6 +71,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import('./inspect/inspect.ts'),
   },
   {
+    name: 'verify',
+    group: LOOK,
+    summary: 'build a version again and compare it with its release',
+    load: () => import('./verify/verify.ts'),
+  },
+  {
     name: 'open',
     group: LOOK,
     summary: 'the URL of a deployment, in a browser',

@@ -13,7 +13,9 @@ export function explainError(error: unknown, signal: AbortSignal): CliError {
   const { name, message, code } = error as NodeJS.ErrnoException;
   // A folder or file of the user's that cannot be read (source/tree.ts).
   if (name === 'TreeUnreadable')
-    return new CliError(EXIT.input, 'UNREADABLE', `The folder cannot be read: ${message}.`);
+    return new CliError(EXIT.input, 'UNREADABLE', `The folder cannot be read: ${message}.`, {
+      next_step: 'Mend it, or leave it out with a line in .kilnignore (as in .gitignore), and publish again.',
+    });
   if (code === 'EADDRINUSE')
     return new CliError(EXIT.input, 'PORT_TAKEN', `A port is taken by another program (${message}).`, {
       next_step: 'Give other ports with --api-port and --edge-port; 0 takes any free one.',

@@ -82,6 +82,7 @@ export async function follow(
             return { operation, version };
           }
         }
+        if (away_since_ms !== null) progress.detail('the engine is back');
         away_since_ms = null;
       } catch (error) {
         if (!(error instanceof CliError) || error.exit_code !== EXIT.unreachable) throw error;

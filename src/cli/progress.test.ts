@@ -45,6 +45,7 @@ test('not on a terminal: plain lines, and a sign of life during a long stage', (
   const { out, progress } = terminal({ isTTY: false });
   progress.begin('build');
   progress.detail('step 3 of 9');
+  progress.detail(' ');
   t.mock.timers.tick(10_000);
   progress.end('build', { ok: false, duration_ms: 20_000 });
   progress.stop();

@@ -39,9 +39,9 @@ export class Progress {
     if (this.#live) this.#draw();
   }
 
-  /** What the stage is doing; shown while it runs. */
+  /** What the stage is doing; shown while it runs. An empty line says less than the one before. */
   detail(text: string): void {
-    this.#detail = plainText(text).trim();
+    this.#detail = plainText(text).trim() || this.#detail;
   }
 
   /** The stage has ended. `duration_ms` null: as measured here. */

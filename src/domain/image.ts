@@ -35,6 +35,8 @@ export interface ImageRunConfig {
   Cmd?: string[] | null;
   WorkingDir?: string;
   Labels?: Record<string, string>;
+  /** `/data` → {} */
+  Volumes?: Record<string, object>;
   StopSignal?: string;
   /** Docker's own extension; durations in nanoseconds. */
   Healthcheck?: {
@@ -49,6 +51,7 @@ export interface ImageRunConfig {
 export interface ImageConfig {
   architecture: string;
   os: string;
+  variant?: string;
   created?: string;
   config?: ImageRunConfig;
   rootfs: { type: 'layers'; diff_ids: string[] };

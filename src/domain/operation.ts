@@ -1,13 +1,15 @@
 import type { Failure, Stage } from './failure.ts';
+import type { Verification } from './verification.ts';
 
 /**
- * An operation is one accepted intent (publish, promote, rollback) and the only truth about its outcome (I12).
+ * An operation is one accepted intent (publish, promote, rollback; or verify, which changes nothing) and the only truth about its outcome (I12).
  *
  * queued → running → succeeded | failed | cancelled; queued → cancelled. A worker runs it under a lease: claiming
  * raises `lease_token`, and every write checks the token, so that a worker which lost its lease can write nothing
  * any more (I5). A running operation whose lease has expired may be claimed again.
  */
-export type OperationKind = 'publish' | 'promote' | 'rollback';
+export type OperationKind = 'publish' | 'promote' | 'rollback' | 'verify';
+export type SwitchKind = Extract<OperationKind, 'promote' | 'rollback'>;
 export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
 
 const NEXT: Record<OperationState, readonly OperationState[]> = {
@@ -45,6 +47,8 @@ export interface Operation {
   promoted: boolean | null;
   superseded: boolean;
   failure: Failure | null;
+  /** Of a finished verify. */
+  result: Verification | null;
   created_at: Date;
   started_at: Date | null;
   finished_at: Date | null;

@@ -46,6 +46,8 @@ export interface Plan {
   /** Environment for the build and for the instance that the ecosystem needs (HOST, NODE_ENV, …). */
   build_env: Record<string, string>;
   run_env: Record<string, string>;
+  /** Dockerfile mode only: the file, relative to the build context, and the stage to build (null for the last). */
+  dockerfile?: { file: string; target: string | null };
   health_check_path: string;
   /** How long a first 2xx may take. Milliseconds. */
   startup_timeout_ms: number;

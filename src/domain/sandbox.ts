@@ -21,6 +21,9 @@ export interface Sandbox extends Ownership {
   destroyed_at: Date | null;
 }
 
+/** An archive is unpacked into a folder of this name beside the workspace; one found at start is half an upload. */
+export const UPLOAD_PREFIX = 'upload-';
+
 const NEXT: Record<SandboxState, readonly SandboxState[]> = {
   provisioning: ['running', 'error', 'destroyed'],
   running: ['paused', 'error', 'destroyed'],

@@ -117,6 +117,11 @@ class EdgeServer implements Edge {
     this.#server = makeServer(limits);
     this.#server.on('request', (request, response) => this.#onRequest(request, response, false));
     this.#server.on('checkContinue', (request, response) => this.#onRequest(request, response, true));
+    // The edge is no forward proxy; without this node would hang up without a word.
+    this.#server.on('connect', (request, socket) => {
+      socket.on('error', () => {});
+      refuse({ request, socket }, 'BAD_REQUEST');
+    });
     this.#server.on('upgrade', (request, socket, head) => this.#onUpgrade(request, socket, head));
   }
 
@@ -191,6 +196,8 @@ class EdgeServer implements Edge {
     }
     // No body is wanted from here on; without `100 Continue` only a new connection is clear.
     if (expects_continue) response.shouldKeepAlive = false;
+    // Where two parties may read one request differently, nothing after it on this connection can be trusted.
+    if (decision.kind === 'error' && decision.error === 'BAD_REQUEST') response.shouldKeepAlive = false;
     if (decision.kind === 'error') sendError(request, response, decision.error);
     else if (decision.kind === 'page') sendPage(request, response, decision.page);
     else if (decision.kind === 'redirect') sendRedirect(request, response, decision.location);

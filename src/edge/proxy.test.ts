@@ -164,11 +164,19 @@ test('conflicting or odd framing is refused before it reaches the app', async (t
     'Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n',
     'Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n',
     'Content-Length: +4\r\n\r\nabcd',
+    'Host: other.acme.localhost\r\n\r\n',
   ];
   for (const headers of bad) {
     const answer = await askRaw(port, `POST / HTTP/1.1\r\nHost: ${HOST}\r\nConnection: close\r\n${headers}`);
     assert.match(answer, /^HTTP\/1\.1 400 /, headers);
   }
+  // The connection ends, although the client did not ask for it (askRaw would wait for ever).
+  const kept = await askRaw(port, `GET / HTTP/1.1\r\nHost: ${HOST}\r\nHost: other.acme.localhost\r\n\r\n`);
+  assert.match(kept, /^HTTP\/1\.1 400 [\s\S]*\r\nConnection: close\r\n/);
+  assert.match(
+    await askRaw(port, `CONNECT ${HOST}:443 HTTP/1.1\r\nHost: ${HOST}:443\r\n\r\n`),
+    /^HTTP\/1\.1 400 /,
+  );
   assert.equal(reached, 0);
 });
 

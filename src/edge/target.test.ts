@@ -4,8 +4,9 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { decodePath, readTarget } from './target.ts';
 
-function target(host: string | undefined, url: string) {
-  return readTarget({ headers: { host }, url } as unknown as IncomingMessage);
+function target(host: string | undefined, url: string, more: string[] = []) {
+  const rawHeaders = [...(host === undefined ? [] : ['Host', host]), ...more];
+  return readTarget({ headers: { host }, rawHeaders, url } as unknown as IncomingMessage);
 }
 
 test('the host is found in any case, with or without port and last dot', () => {
@@ -39,6 +40,12 @@ test('hostile hosts are refused', () => {
   for (const host of [...hosts, undefined, '.a', '-a', `${'a'.repeat(300)}.b`, 'a\0b', '[::1', '"']) {
     assert.equal(target(host, '/'), null, JSON.stringify(host));
   }
+});
+
+test('two Host headers are refused: who reads the request next may believe the other one', () => {
+  assert.equal(target('a.b', '/', ['X-A', 'b'])?.host, 'a.b');
+  assert.equal(target('a.b', '/', ['X-A', 'b', 'hOST', 'c.d']), null);
+  assert.equal(target('a.b', '/', ['Host', 'a.b']), null);
 });
 
 test('an absolute target must agree with the Host header', () => {

@@ -19,7 +19,7 @@ const ABSOLUTE = /^https?:\/\/([^/?#]*)(.*)$/i;
  * with the Host header (two parties that read a different host from one request is how caches get poisoned).
  */
 export function readTarget(request: IncomingMessage): Target | null {
-  const authority = request.headers.host;
+  const authority = onlyHost(request);
   const url = request.url;
   if (authority === undefined || url === undefined) return null;
   const host = AUTHORITY.exec(authority)?.[1];
@@ -29,6 +29,14 @@ export function readTarget(request: IncomingMessage): Target | null {
   if (absolute === null || absolute[1]!.toLowerCase() !== authority.toLowerCase()) return null;
   const path = absolute[2]!;
   return { host: host.toLowerCase(), authority, path: path.startsWith('/') ? path : `/${path}` };
+}
+
+/** Node keeps the first of several Host headers; a proxy or app beside us might keep the last (RFC 9112, 3.2: refuse). */
+function onlyHost({ headers, rawHeaders }: IncomingMessage): string | undefined {
+  let hosts = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2)
+    if (rawHeaders[i]!.length === 4 && rawHeaders[i]!.toLowerCase() === 'host') hosts++;
+  return hosts > 1 ? undefined : headers.host;
 }
 
 /**

@@ -37,6 +37,7 @@ import { makeQueue, type Queue } from './queue.ts';
 import { adoptInstances, bookStrayObjects, Reconciler, sweepFolders } from './reconcile.ts';
 import { collect } from './retention.ts';
 import { destroySandbox, exec, workspaceDir } from './sandboxes.ts';
+import { acceptVerify } from './verify.ts';
 import { WebhookSender } from './webhooks.ts';
 import { cancelled, recordFailure, Worker } from './worker.ts';
 
@@ -71,13 +72,15 @@ export class LocalEngine implements Engine {
   }
 
   async prepare(): Promise<void> {
-    const { db, database, driver, id } = this.#ctx;
+    const { db, database, driver, builder, runtime, id } = this.#ctx;
     await driver.sweep(new Set());
+    if (builder !== driver) await builder.sweep(new Set());
     await expireLeasesOf(db, id);
     if (database.kind === 'pglite') await unlockAllIdempotent(db);
     await removeEngine(db, id);
     await registerEngine(db, { id, host: os.hostname(), pid: process.pid });
-    await adoptInstances(this.#ctx, 'starting');
+    await adoptInstances(this.#ctx, 'starting', this.#supervisor);
+    await runtime?.sweep(this.#supervisor.here());
     await sweepFolders(this.#ctx);
     await bookStrayObjects(this.#ctx);
   }
@@ -116,6 +119,10 @@ export class LocalEngine implements Engine {
   async retry(version: Version, by: Parameters<Engine['retry']>[1]): Promise<Accepted> {
     const deployment = await this.#deployment(version.deployment_id);
     return acceptRetry(this.#ctx, this.#queue, { deployment, version, ...by });
+  }
+
+  verify(version: Version, by: Parameters<Engine['verify']>[1]): Promise<Operation> {
+    return acceptVerify(this.#ctx, this.#queue, version, by.idempotency);
   }
 
   async acceptedBefore(subject: Record<string, unknown>): Promise<Accepted | null> {

@@ -1,6 +1,7 @@
 /** What this install is made of, and whether it is well: for `kiln doctor`. */
 import { readdir, stat, statfs } from 'node:fs/promises';
 import path from 'node:path';
+import type { DriverReport } from '../isolation/choose.ts';
 import { listObjects } from '../store/object.ts';
 import { ping } from '../store/tenant.ts';
 import type { EngineContext } from './context.ts';
@@ -12,9 +13,13 @@ export interface DoctorReport {
   platform: string;
   data_dir: string;
   database: { kind: 'pglite' | 'postgres'; ok: boolean; detail: string };
+  /** What each job is done by; the list has every driver that was tried, and why it does not work. */
   isolation: {
-    in_use: string;
-    drivers: { name: string; ok: boolean; detail: string; install: string | null }[];
+    builds: string;
+    host: string;
+    images: string | null;
+    dockerfiles: string | null;
+    drivers: DriverReport[];
   };
   base: string;
   disk: { kind: string; bytes: number; files: number }[];
@@ -44,6 +49,8 @@ export async function examine(
     'work',
     'instances',
     'machines',
+    'images',
+    'caches',
     'build_logs',
     'instance_logs',
     'tmp',
@@ -57,8 +64,14 @@ export async function examine(
     platform: `${process.platform}-${process.arch}`,
     data_dir: ctx.folders.data,
     database,
-    isolation: { in_use: ctx.driver.name, drivers },
-    base: ctx.base,
+    isolation: {
+      builds: ctx.builder.name,
+      host: ctx.driver.name,
+      images: ctx.runtime?.name ?? null,
+      dockerfiles: ctx.image_builder?.name ?? null,
+      drivers,
+    },
+    base: ctx.builder_base,
     disk,
     disk_free_bytes: space.bavail * space.bsize,
   };

@@ -85,6 +85,8 @@ export interface Engine {
     version: Version,
     by: { idempotency: KeyScope | null; promote: boolean; reuse: boolean },
   ): Promise<Accepted>;
+  /** Accepts a rebuild of the version's snapshot for comparison. Errors: VERSION_NOT_READY, ARTIFACT_GONE. */
+  verify(version: Version, by: { idempotency: KeyScope | null }): Promise<Operation>;
   /** What a publish, retry or switch with this key made before its answer was lost, if anything. */
   acceptedBefore(subject: Record<string, unknown>): Promise<Accepted | null>;
   /** Makes an existing version active. Answers when switched, refused, or after `wait_ms` with `pending`. */

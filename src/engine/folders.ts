@@ -14,6 +14,10 @@ export interface Folders {
   work: string;
   instances: string;
   machines: string;
+  /** Root file systems made from images, by digest; made again when missing. */
+  images: string;
+  /** Package caches of builds, by deployment. */
+  caches: string;
   build_logs: string;
   instance_logs: string;
   tmp: string;
@@ -29,6 +33,8 @@ export async function makeFolders(data: string): Promise<Folders> {
     work: at('work'),
     instances: at('instances'),
     machines: at('machines'),
+    images: at('images'),
+    caches: at('caches'),
     build_logs: at('logs', 'builds'),
     instance_logs: at('logs', 'instances'),
     tmp: at('tmp'),

@@ -26,6 +26,7 @@ import { ackedGeneration, currentGeneration } from '../store/route.ts';
 import { versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import {
+  adoptMachine,
   crashFailure,
   followToIpv6,
   instanceDir,
@@ -96,6 +97,22 @@ export class Supervisor implements GatingInstances {
     await Promise.all(mine.map((row) => this.#end(row, { drain: false })));
   }
 
+  /** Takes over a live instance whose machine outlived its engine; its state and route stay as they are. */
+  async adopt(row: Instance): Promise<boolean> {
+    if (this.#stopped || !this.#ctx.runtime?.survives_engine) return false;
+    const version = await versionById(this.#ctx.db, row.version_id);
+    const run = await this.#exclusively(row.id, () => adoptMachine(this.#ctx, row, version, this.#ports));
+    if (!run) return false;
+    this.#watch(run);
+    await this.#setState(row.id, row.state, { engine_id: this.#ctx.id, pid: run.machine.pid });
+    return true;
+  }
+
+  /** Ids of the instances that run here. */
+  here(): ReadonlySet<string> {
+    return new Set(this.#running.keys());
+  }
+
   /** Makes the number of live instances what the deployment wants. */
   async adjust(deployment_id: string): Promise<void> {
     if (this.#stopped) return;
@@ -104,15 +121,22 @@ export class Supervisor implements GatingInstances {
     await work;
   }
 
-  /** Ends every machine of this engine; rows of live ones stay live, to be launched again by whoever comes next. */
+  /**
+   * Ends the machines of this engine. Rows of live ones stay live, to be launched again by whoever comes next; those
+   * whose machines can outlive the engine go on, to be adopted.
+   */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#stop.resolve();
     await this.#pass;
-    const all = [...this.#running.values()];
+    const rows = await unstoppedInstances(this.#ctx.db);
+    const live = new Set(rows.filter((row) => row.role === 'live').map((row) => row.id));
+    const all = [...this.#running.values()].filter((run) => !(this.#outlives(run) && live.has(run.id)));
     for (const run of all) run.ending = true;
     await Promise.all(all.map((run) => run.machine.stop(this.#ctx.timings.stop_grace_ms)));
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
+    await this.#ctx.runtime?.release();
+    await Promise.all([...this.#running.values()].map((run) => run.log.close()));
     const left = await unstoppedInstances(this.#ctx.db);
     for (const row of left.filter((of) => of.engine_id === this.#ctx.id && of.role !== 'live')) {
       await rm(instanceDir(this.#ctx, row.id), { recursive: true, force: true });
@@ -162,11 +186,7 @@ export class Supervisor implements GatingInstances {
 
   async #launch(row: Instance, version: Version): Promise<Running> {
     const run = await startMachine(this.#ctx, row, version, this.#ports);
-    this.#running.set(row.id, run);
-    const ended = run.machine.exited
-      .then((exit) => this.#ended(run, exit))
-      .catch((error) => this.#oops(`instance ${row.id} ended`, error));
-    this.#track(ended);
+    this.#watch(run);
     if (this.#stopped) {
       run.ending = true;
       await run.machine.stop(0);
@@ -180,6 +200,19 @@ export class Supervisor implements GatingInstances {
       next_start_at: null,
     });
     return run;
+  }
+
+  #watch(run: Running): void {
+    this.#running.set(run.id, run);
+    const ended = run.machine.exited
+      .then((exit) => this.#ended(run, exit))
+      .catch((error) => this.#oops(`instance ${run.id} ended`, error));
+    // One that goes on without this engine has no end to wait for.
+    if (!this.#outlives(run)) this.#track(ended);
+  }
+
+  #outlives(run: Running): boolean {
+    return run.app_port !== null && this.#ctx.runtime?.survives_engine === true;
   }
 
   /** Whatever ended it, its port and log are free again. A crash of a live one is followed by a restart. */

@@ -6,7 +6,7 @@
 
 import type { Deployment } from '../domain/deployment.ts';
 import { KilnError } from '../domain/errors.ts';
-import type { Operation, OperationKind } from '../domain/operation.ts';
+import type { Operation, SwitchKind } from '../domain/operation.ts';
 import { isPromotable, type Version } from '../domain/version.ts';
 import { switchVersions } from '../pipeline/5-promotion.ts';
 import { openEnv } from '../pipeline/version-env.ts';
@@ -24,7 +24,7 @@ import type { Supervisor } from './instances.ts';
 import type { Queue } from './queue.ts';
 
 export interface Intent {
-  kind: Exclude<OperationKind, 'publish'>;
+  kind: SwitchKind;
   idempotency: KeyScope | null;
 }
 

@@ -35,7 +35,8 @@ export function makeQueue(database: Database, of: { concurrency: number; say: Lo
     schedule: false,
   });
   boss.on('error', (error) => of.say('warn', 'the queue reported an error', { error: String(error) }));
-  const lane = (kind: OperationKind) => (kind === 'publish' ? LANES.publish : LANES.switch);
+  const lane = (kind: OperationKind) =>
+    kind === 'promote' || kind === 'rollback' ? LANES.switch : LANES.publish;
   return {
     async start(handle) {
       await boss.start();

@@ -5,6 +5,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Instance } from '../domain/instance.ts';
+import { UPLOAD_PREFIX } from '../domain/sandbox.ts';
 import { beatEngine, livingEngineIds, removeSilentEngines } from '../store/engine.ts';
 import {
   retireOrphanedGating,
@@ -68,23 +69,27 @@ export class Reconciler {
         for (const operation of abandoned) await this.#queue.send(trx, operation);
       });
     await retireOrphanedGating(db);
-    await adoptInstances(this.#ctx, 'running');
+    await adoptInstances(this.#ctx, 'running', this.#supervisor);
     await this.#supervisor.reconcile();
   }
 }
 
 /**
- * Instances whose engine is gone: live ones are started again here, all others are over. (The machines of a dead
- * engine are dead: the drivers tie them to its life, and `sweep` has killed what might be left.)
+ * Instances whose engine is gone: live ones that still run (images, in drivers that outlive the engine) go on under this
+ * one, other live ones are started again here, all others are over. (What is left of those, `sweep` kills.)
  */
-export async function adoptInstances(ctx: EngineContext, when: 'starting' | 'running'): Promise<void> {
+export async function adoptInstances(
+  ctx: EngineContext,
+  when: 'starting' | 'running',
+  supervisor: Supervisor,
+): Promise<void> {
   const living = new Set(await livingEngineIds(ctx.db));
   // The id stays with the data folder: on start, what it ran in an earlier life is gone as well.
   if (when === 'starting') living.delete(ctx.id);
   const orphans = (await unstoppedInstances(ctx.db)).filter(
     (row) => row.engine_id === null || !living.has(row.engine_id),
   );
-  for (const row of orphans) await adopt(ctx, row);
+  for (const row of orphans) if (row.role !== 'live' || !(await supervisor.adopt(row))) await adopt(ctx, row);
 }
 
 async function adopt(ctx: EngineContext, row: Instance): Promise<void> {
@@ -113,6 +118,8 @@ export async function sweepFolders(ctx: EngineContext): Promise<void> {
   await emptyExcept(folders.instances, (name) => wanted.has(name));
   const sandboxes = new Set(await livingSandboxIds(ctx.db));
   await emptyExcept(folders.sandboxes, (name) => sandboxes.has(name));
+  for (const id of await readdir(folders.sandboxes))
+    await emptyExcept(path.join(folders.sandboxes, id), (name) => !name.startsWith(UPLOAD_PREFIX));
   await emptyExcept(folders.work, () => false);
   await emptyExcept(folders.tmp, () => false);
   await emptyExcept(folders.machines, () => false);

@@ -37,6 +37,7 @@ export async function exec(ctx: EngineContext, sandbox: Sandbox, request: ExecRe
     cwd: request.cwd,
     command: request.command,
     env: request.env,
+    network: ctx.network,
     limits: {
       time_ms: request.timeout_ms,
       memory_bytes: ctx.limits.build.memory_bytes,

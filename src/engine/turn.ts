@@ -42,7 +42,11 @@ export async function openRun(
   const version = await versionById(ctx.db, operation.version_id);
   const deployment = await deploymentById(ctx.db, operation.deployment_id);
   if (!deployment) throw new Error(`operation ${operation.id} has no deployment`);
-  const log = await openBuildLog(ctx, version.id, version.build_id);
+  const log = await openBuildLog(
+    ctx,
+    version.id,
+    operation.kind === 'verify' ? operation.id : version.build_id,
+  );
   const timer = new StageTimer(turn);
   const record: Run['record'] = async (write) => {
     abort.signal.throwIfAborted();
@@ -62,7 +66,8 @@ export async function openRun(
       data,
     });
   const recordTime = async (trx: Trx, ended: Ended | null) => {
-    if (ended) await recordStageTime(trx, version.id, ended.stage, ended.duration_ms);
+    if (ended && operation.kind !== 'verify')
+      await recordStageTime(trx, version.id, ended.stage, ended.duration_ms);
   };
   const run: TurnRun = {
     ...ctx,
@@ -79,7 +84,8 @@ export async function openRun(
       log.note(`── ${stage}`);
       await record(async (trx) => {
         await recordOperationStage(trx, lease, stage, deadline_ms);
-        await recordStage(trx, version.id, stage);
+        // A verify looks at a version that is finished.
+        if (operation.kind !== 'verify') await recordStage(trx, version.id, stage);
         await recordTime(trx, ended);
         await event(trx, 'deployment.stage', { stage });
       });

@@ -12,9 +12,10 @@
  */
 import { rm } from 'node:fs/promises';
 import { type Failure, failure, type Stage } from '../domain/failure.ts';
-import type { Operation } from '../domain/operation.ts';
+import type { Operation, OperationKind } from '../domain/operation.ts';
 import { publish, switchTo } from '../pipeline/pipeline.ts';
-import type { Run } from '../pipeline/run.ts';
+import type { Result, Run } from '../pipeline/run.ts';
+import { verify } from '../pipeline/verify.ts';
 import { setBuildState } from '../store/build.ts';
 import { notify, type Trx } from '../store/db.ts';
 import { deploymentById, setDeploymentState } from '../store/deployment.ts';
@@ -34,6 +35,13 @@ import { engineFailure } from './engine-failure.ts';
 import type { Supervisor } from './instances.ts';
 import type { Queue } from './queue.ts';
 import { openRun, StageDeadline, type Turn, type TurnRun } from './turn.ts';
+
+const STORIES: Record<OperationKind, (run: Run) => Promise<Result<unknown>>> = {
+  publish,
+  promote: switchTo,
+  rollback: switchTo,
+  verify,
+};
 
 export class Cancelled extends Error {}
 export class EngineStopping extends Error {}
@@ -103,7 +111,7 @@ export class Worker {
       abort.signal.throwIfAborted();
       if (operation.attempt > this.#ctx.bounds.attempts) throw new Error('it was interrupted too many times');
       if (operation.attempt > 1) run.log.note(`taken up again (attempt ${operation.attempt})`);
-      const result = operation.kind === 'publish' ? await publish(run) : await switchTo(run);
+      const result = await STORIES[operation.kind](run);
       if (!result.ok) await this.#fail(run, result.failure, 'failed');
     } catch (error) {
       await this.#broken(turn, run, abort.signal.aborted ? abort.signal.reason : error);
@@ -117,8 +125,11 @@ export class Worker {
 
   /** After the outcome is written, because nobody waits for it; what is missed here is emptied by the next build. */
   async #cleanUp(operation: Operation): Promise<void> {
-    if (operation.kind !== 'publish') return;
-    await rm(this.#ctx.workDir(operation.deployment_id), { recursive: true, force: true }).catch((error) =>
+    const folder = { publish: operation.deployment_id, verify: operation.id, promote: null, rollback: null }[
+      operation.kind
+    ];
+    if (folder === null) return;
+    await rm(this.#ctx.workDir(folder), { recursive: true, force: true }).catch((error) =>
       this.#ctx.say('warn', 'a build folder could not be removed', { error: String(error) }),
     );
   }
@@ -189,6 +200,8 @@ export async function recordFailure(
   problem: Failure,
   state: 'failed' | 'cancelled',
 ): Promise<void> {
+  // A verify says nothing about its version, whatever becomes of it.
+  if (operation.kind === 'verify') return;
   const event = (type: Parameters<typeof appendEvent>[1]['type']) =>
     appendEvent(trx, {
       id: ctx.newId('evt'),

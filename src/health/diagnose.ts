@@ -4,9 +4,11 @@ import type { MachineExit } from '../isolation/driver.ts';
 
 /** Everything known about the replica that failed the gate. */
 export interface Observation {
-  /** Where the probes went. */
+  /** Where the probes went; inside the machine, when they are forwarded into one. */
   host: string;
   port: number;
+  /** The port is forwarded into a machine: a connection says nothing about the app. */
+  forwarded?: boolean;
   path: string;
   phase: 'starting' | 'grace';
   startup_timeout_ms: number;
@@ -84,7 +86,7 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
   }
   return (
     namedInLog(seen.log_tail) ??
-    'Read the last log lines below, fix the error, and publish again. A missing environment variable is the most common cause.'
+    'Read the last log lines, fix the error, and publish again. A missing environment variable is the most common cause.'
   );
 }
 
@@ -126,7 +128,10 @@ function explainProbe(seen: Observation): Told {
         'Make the health check path answer without waiting for other services, or name a cheaper one with --health-check-path.',
     };
   }
-  if (answer?.error === 'not http' || answer?.error === 'reset') {
+  // A port forwarded into a machine accepts and resets where nobody listens inside.
+  const nobody_inside =
+    seen.forwarded && answer?.error === 'reset' && !seen.listening.some((port) => port.port === seen.port);
+  if ((answer?.error === 'not http' || answer?.error === 'reset') && !nobody_inside) {
     return {
       code: 'HEALTH_STATUS',
       message: `Something listens on port ${seen.port}, but it does not answer GET ${seen.path} with plain HTTP (${answer.error}).`,
@@ -183,7 +188,7 @@ function statusNextStep(path: string, status: number): string {
     return `${path} asks for a login: name a public path with --health-check-path, or exempt ${path} from authentication.`;
   }
   if (status >= 500) {
-    return 'The app runs but fails: see the last log lines below. A missing environment variable or an unreachable database is the most common cause.';
+    return 'The app runs but fails: see its last log lines. A missing environment variable or an unreachable database is the most common cause.';
   }
   return `Make ${path} answer 2xx to a plain GET with the host name localhost, or name another path with --health-check-path.`;
 }

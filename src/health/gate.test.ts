@@ -138,6 +138,25 @@ test('an exit ends it at once, before, during and after the first 2xx', async (t
   assert.match(during.message, /during the grace period/);
 });
 
+test('a connection that breaks in the grace period waits for the exit that explains it', async (t) => {
+  let die: (exit: MachineExit) => void = () => {};
+  const exited = new Promise<MachineExit>((resolve) => {
+    die = resolve;
+  });
+  let probes = 0;
+  const server = http.createServer((_req, res) => {
+    if (++probes < 3) return void res.end();
+    res.destroy();
+    setTimeout(() => die({ ...crash, reason: 'out_of_memory', exit_code: null, signal: 'SIGKILL' }), 200);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => server.close());
+  const dying = replica((server.address() as AddressInfo).port, { exited });
+  const failure = await failureOf(options([dying], { grace_ms: 60_000 }));
+  assert.equal(failure.code, 'APP_OUT_OF_MEMORY');
+  assert.equal(failure.out_of_memory, true);
+});
+
 test('an exit while a probe hangs is not waited for', async (t) => {
   let die: (exit: MachineExit) => void = () => {};
   const exited = new Promise<MachineExit>((resolve) => {

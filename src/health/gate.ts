@@ -17,6 +17,8 @@ export interface GateReplica {
   /** Read anew for each probe. */
   host: string;
   port: number;
+  /** Where the app itself is to listen, when that is another port than the one probed (forwarded into a machine). */
+  app_port?: number;
   /** Called when nobody listened at host and port: a chance to find the app on another address of this machine. */
   refused?(): Promise<void>;
   exited: Promise<MachineExit>;
@@ -52,6 +54,11 @@ export type GateResult = { ok: true; startup_ms: number } | { ok: false; failure
 const FIRST_PAUSE_MS = 20;
 const PAUSE_GROWTH = 1.5;
 const MEANINGFUL_SILENCE_MS = 100;
+/**
+ * A connection that broke while the app was healthy mostly means that it just died. The end of its machine, which says
+ * how (exit code, signal, out of memory), is known a little later than that: its leftovers are ended and its output read.
+ */
+const DYING_MS = 3000;
 /** A driver that cannot say where the app listens must not hold up the failure. */
 const LISTENING_TIMEOUT_MS = 2000;
 
@@ -177,6 +184,9 @@ class Gate {
   async #fail(replica: GateReplica, phase: GateProgress['phase']): Promise<GateResult> {
     const { signal, path, startup_timeout_ms, grace_ms } = this.#options;
     signal.throwIfAborted();
+    const answer = this.#answers.get(replica.id);
+    const broken = answer?.error === 'reset' || answer?.error === 'refused';
+    if (phase === 'grace' && broken) await pause(DYING_MS, this.#stop.signal);
     const gone = this.#exit?.replica === replica;
     const listening = gone ? [] : await within(LISTENING_TIMEOUT_MS, replica.listening(), []);
     // It may have died while it was asked; then that is the better answer.
@@ -184,13 +194,14 @@ class Gate {
     signal.throwIfAborted();
     const failure = diagnose({
       host: replica.host,
-      port: replica.port,
+      port: replica.app_port ?? replica.port,
+      forwarded: replica.app_port !== undefined,
       path,
       phase,
       startup_timeout_ms,
       grace_ms,
       memory_limit_bytes: replica.memory_limit_bytes,
-      last_probe: this.#answers.get(replica.id) ?? null,
+      last_probe: answer ?? null,
       exit,
       listening,
       log_tail: replica.log_tail(),

@@ -1,41 +1,99 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { KilnError } from '../domain/errors.ts';
-import { chooseDriver } from './choose.ts';
-import type { DriverName, IsolationDriver, SelfTest } from './driver.ts';
+import { type Candidates, chooseIsolation } from './choose.ts';
+import type { IsolationDriver, SelfTest } from './driver.ts';
+import type { ImageBuilder } from './image-builder.ts';
+import type { ImageRuntime } from './runtime.ts';
 
-const OPTIONS = { data_dir: '/data', work_dir: '/data/machines', host_env: {} };
 const WORKS: SelfTest = { ok: true, detail: 'fine' };
+const SLOW: SelfTest = { ok: true, detail: 'slow', emulated: true };
 const FAILS: SelfTest = { ok: false, reason: 'namespaces are refused', install: 'Allow them.' };
 
-function drivers(bubblewrap: SelfTest, plain: SelfTest): NonNullable<Parameters<typeof chooseDriver>[2]> {
-  const make = (name: DriverName, test: SelfTest) => () =>
-    ({ name, selfTest: async () => test }) as IsolationDriver;
-  return [
-    ['bubblewrap', make('bubblewrap', bubblewrap)],
-    ['process', make('process', plain)],
-  ];
+const made = <T>(tests: Record<string, SelfTest>): T[] =>
+  Object.entries(tests).map(([name, test]) => ({ name, selfTest: async () => test }) as T);
+
+function candidates(of: {
+  host: Record<string, SelfTest>;
+  builders?: Record<string, SelfTest>;
+  runtimes?: Record<string, SelfTest>;
+  image_builders?: Record<string, SelfTest>;
+}): Candidates {
+  return {
+    host: made<IsolationDriver>(of.host),
+    builders: made<IsolationDriver>(of.builders ?? {}),
+    runtimes: made<ImageRuntime>(of.runtimes ?? {}),
+    image_builders: made<ImageBuilder>(of.image_builders ?? {}),
+  };
 }
 
-describe('chooseDriver', () => {
+const AUTO = { builds: 'auto', instances: 'auto' } as const;
+const HOST = { bubblewrap: WORKS, process: WORKS };
+
+describe('chooseIsolation', () => {
   it('auto takes the strongest that works, and explains the others', async () => {
-    assert.equal((await chooseDriver('auto', OPTIONS, drivers(WORKS, WORKS))).driver.name, 'bubblewrap');
-    const { driver, explain } = await chooseDriver('auto', OPTIONS, drivers(FAILS, WORKS));
+    const both = await chooseIsolation(AUTO, candidates({ host: HOST }));
+    assert.deepEqual([both.driver.name, both.builder.name, both.runtime], ['bubblewrap', 'bubblewrap', null]);
+    const { driver, explain } = await chooseIsolation(
+      AUTO,
+      candidates({ host: { bubblewrap: FAILS, process: WORKS } }),
+    );
     assert.equal(driver.name, 'process');
+    const host = { job: 'host' as const };
     assert.deepEqual(explain, [
-      { name: 'bubblewrap', ok: false, detail: 'namespaces are refused', install: 'Allow them.' },
-      { name: 'process', ok: true, detail: 'fine', install: null },
+      {
+        ...host,
+        name: 'bubblewrap',
+        ok: false,
+        in_use: false,
+        detail: 'namespaces are refused',
+        install: 'Allow them.',
+      },
+      { ...host, name: 'process', ok: true, in_use: true, detail: 'fine', install: null },
     ]);
   });
 
   it('a named one is taken, or refused with what to do', async () => {
-    const { driver, explain } = await chooseDriver('process', OPTIONS, drivers(WORKS, WORKS));
+    const { driver, explain } = await chooseIsolation(
+      { ...AUTO, builds: 'process' },
+      candidates({ host: HOST }),
+    );
     assert.deepEqual([driver.name, explain.length], ['process', 1]);
-    await assert.rejects(chooseDriver('bubblewrap', OPTIONS, drivers(FAILS, WORKS)), (error) => {
+    const failing = candidates({ host: { bubblewrap: FAILS, process: FAILS } });
+    await assert.rejects(chooseIsolation({ ...AUTO, builds: 'bubblewrap' }, failing), (error) => {
       assert.ok(error instanceof KilnError && error.code === 'UNSUPPORTED');
       assert.match(error.message, /namespaces are refused\. Allow them\./);
       return true;
     });
-    await assert.rejects(chooseDriver('auto', OPTIONS, drivers(FAILS, FAILS)), /isolation `auto`/);
+    await assert.rejects(chooseIsolation(AUTO, failing), /isolation `auto`/);
+    const no_docker = candidates({ host: HOST, builders: { docker: FAILS }, runtimes: { docker: FAILS } });
+    await assert.rejects(chooseIsolation({ ...AUTO, builds: 'docker' }, no_docker), /isolation `docker`/);
+    await assert.rejects(chooseIsolation({ ...AUTO, instances: 'docker' }, no_docker), /isolation `docker`/);
+  });
+
+  it('builds go to a virtual machine on hardware before the host, to an emulated one only when it is named', async () => {
+    const fast = candidates({ host: HOST, builders: { firecracker: FAILS, qemu: WORKS, docker: WORKS } });
+    const slow = candidates({
+      host: HOST,
+      builders: { qemu: SLOW, docker: FAILS },
+      runtimes: { qemu: SLOW },
+    });
+    assert.equal((await chooseIsolation(AUTO, fast)).builder.name, 'qemu');
+    const auto = await chooseIsolation(AUTO, slow);
+    assert.deepEqual(
+      [auto.driver.name, auto.builder.name, auto.runtime?.name],
+      ['bubblewrap', 'bubblewrap', 'qemu'],
+    );
+    const named = await chooseIsolation({ ...AUTO, builds: 'qemu' }, slow);
+    assert.deepEqual([named.driver.name, named.builder.name], ['bubblewrap', 'qemu']);
+  });
+
+  it('says why nothing runs images', async () => {
+    const none = candidates({ host: HOST, runtimes: { docker: FAILS }, image_builders: { docker: FAILS } });
+    const { runtime, image_builder, images_missing } = await chooseIsolation(AUTO, none);
+    assert.deepEqual([runtime, image_builder], [null, null]);
+    assert.equal(images_missing, 'docker: namespaces are refused. Allow them.');
+    const off = await chooseIsolation({ ...AUTO, instances: 'host' }, none);
+    assert.match(off.images_missing, /--instance-isolation host/);
   });
 });

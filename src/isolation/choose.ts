@@ -1,52 +1,132 @@
+/**
+ * Which drivers an engine uses. Strength decides, and a self-test: a driver that does not prove to work here is not taken,
+ * whatever is installed. Four jobs are given out:
+ *
+ *   host           sandbox execs, and instances of releases that start from this machine's own files
+ *   builds         the host driver, or one that starts from a base image
+ *   images         instances of OCI releases
+ *   dockerfiles    BuildKit
+ */
 import { KilnError } from '../domain/errors.ts';
-import { bubblewrapDriver } from './bubblewrap/driver.ts';
-import type { DriverName, DriverOptions, IsolationDriver } from './driver.ts';
-import { processDriver } from './process/driver.ts';
+import type { DriverName, IsolationDriver, SelfTest } from './driver.ts';
+import type { ImageBuilder } from './image-builder.ts';
+import type { ImageRuntime, RuntimeName } from './runtime.ts';
 
-/** Strongest first. */
-const DRIVERS: [DriverName, (o: DriverOptions) => IsolationDriver][] = [
-  ['bubblewrap', bubblewrapDriver],
-  ['process', processDriver],
-];
+/** Each list strongest first. */
+export interface Candidates {
+  host: readonly IsolationDriver[];
+  /** Drivers that build from a base image. */
+  builders: readonly IsolationDriver[];
+  runtimes: readonly ImageRuntime[];
+  image_builders: readonly ImageBuilder[];
+}
+
+export type Job = 'host' | 'builds' | 'images' | 'dockerfiles';
 
 export interface DriverReport {
-  name: DriverName;
+  name: string;
+  job: Job;
   ok: boolean;
+  in_use: boolean;
   /** What it gives, or why it does not work here. */
   detail: string;
   /** What to do so that it works, null when nothing is missing or known. */
   install: string | null;
 }
 
-/**
- * `auto`: the strongest driver that proves to work here; a name: that driver or a KilnError UNSUPPORTED which says
- * what is missing. `explain` has every driver that was tried, strongest first.
- */
-export async function chooseDriver(
-  wanted: 'auto' | DriverName,
-  o: DriverOptions,
-  drivers: typeof DRIVERS = DRIVERS,
-): Promise<{ driver: IsolationDriver; explain: DriverReport[] }> {
-  const explain: DriverReport[] = [];
-  let chosen: IsolationDriver | undefined;
-  for (const [name, make] of drivers) {
-    if (wanted !== 'auto' && wanted !== name) continue;
-    const driver = make(o);
-    const test = await driver.selfTest();
-    explain.push(
-      test.ok
-        ? { name, ok: true, detail: test.detail, install: null }
-        : { name, ok: false, detail: test.reason, install: test.install },
-    );
-    if (test.ok) chosen ??= driver;
-  }
-  if (chosen !== undefined) return { driver: chosen, explain };
-  const reasons = explain.map((one) =>
-    [`${one.name}: ${one.detail}.`, one.install].filter(Boolean).join(' '),
+export interface Isolation {
+  driver: IsolationDriver;
+  builder: IsolationDriver;
+  runtime: ImageRuntime | null;
+  image_builder: ImageBuilder | null;
+  /** Why there is no runtime or no image builder, and what to do about it; '' when nothing is missing. */
+  images_missing: string;
+  explain: DriverReport[];
+}
+
+export interface Wanted {
+  builds: 'auto' | DriverName;
+  instances: 'auto' | 'host' | RuntimeName;
+}
+
+type Tested<T> = { one: T; test: SelfTest };
+
+const HOST_NAMES: readonly string[] = ['bubblewrap', 'process'];
+
+/** Rejects with KilnError UNSUPPORTED when nothing works, or not the one that was asked for; it says what is missing. */
+export async function chooseIsolation(wanted: Wanted, from: Candidates): Promise<Isolation> {
+  const names_host = HOST_NAMES.includes(wanted.builds);
+  const [host, builders, runtimes, image_builders] = await Promise.all([
+    testAll(from.host.filter((one) => !names_host || one.name === wanted.builds)),
+    testAll(from.builders.filter((one) => wanted.builds === 'auto' || one.name === wanted.builds)),
+    testAll(from.runtimes.filter((one) => wanted.instances === 'auto' || one.name === wanted.instances)),
+    testAll(from.image_builders),
+  ]);
+  const driver = strongest(host);
+  if (driver === null) throw nothingWorks(names_host ? wanted.builds : 'auto', host);
+  const builder = names_host
+    ? driver
+    : wanted.builds === 'auto'
+      ? strongest([...builders, { one: driver, test: { ok: true, detail: '' } }], 'hardware')
+      : strongest(builders);
+  if (builder === null) throw nothingWorks(wanted.builds, builders);
+  const runtime = strongest(runtimes);
+  if (runtime === null && wanted.instances !== 'auto' && wanted.instances !== 'host')
+    throw nothingWorks(wanted.instances, runtimes);
+  const image_builder = strongest(image_builders);
+  const missing = [...(runtime ? [] : runtimes), ...(image_builder ? [] : image_builders)];
+  return {
+    ...{ driver, builder, runtime, image_builder },
+    images_missing:
+      wanted.instances === 'host' ? 'It was started with --instance-isolation host.' : reasons(missing),
+    explain: [
+      ...report('host', host, driver),
+      ...report('builds', builders, builder),
+      ...report('images', runtimes, runtime),
+      ...report('dockerfiles', image_builders, image_builder),
+    ],
+  };
+}
+
+async function testAll<T extends { selfTest(): Promise<SelfTest> }>(
+  drivers: readonly T[],
+): Promise<Tested<T>[]> {
+  return Promise.all(drivers.map(async (one) => ({ one, test: await one.selfTest() })));
+}
+
+/** `hardware`: an emulated one is not taken, for a weaker one that runs at full speed is there. */
+function strongest<T>(tested: readonly Tested<T>[], only: 'any' | 'hardware' = 'any'): T | null {
+  const works = tested.filter(({ test }) => test.ok);
+  const fast = works.find(({ test }) => test.ok && !test.emulated);
+  return (fast ?? (only === 'any' ? works[0] : undefined))?.one ?? null;
+}
+
+function report<T extends { name: string }>(
+  job: Job,
+  tested: readonly Tested<T>[],
+  used: unknown,
+): DriverReport[] {
+  return tested.map(({ one, test }) => ({
+    name: one.name,
+    job,
+    ok: test.ok,
+    in_use: one === used,
+    detail: test.ok ? test.detail : test.reason,
+    install: test.ok ? null : test.install,
+  }));
+}
+
+function reasons(tested: readonly Tested<{ name: string }>[]): string {
+  const said = tested.flatMap(({ one, test }) =>
+    test.ok ? [] : [[`${one.name}: ${test.reason}.`, test.install].filter(Boolean).join(' ')],
   );
-  throw new KilnError(
+  return [...new Set(said)].join(' ');
+}
+
+function nothingWorks(wanted: string, tested: readonly Tested<{ name: string }>[]): KilnError {
+  return new KilnError(
     'UNSUPPORTED',
-    `Code cannot be run here with isolation \`${wanted}\`. ${reasons.join(' ')} Or choose another driver.`,
-    { details: { explain } },
+    `Code cannot be run here with isolation \`${wanted}\`. ${reasons(tested)} Or choose another driver.`,
+    { details: { explain: tested.map(({ one, test }) => ({ name: one.name, ...test })) } },
   );
 }

@@ -3,6 +3,7 @@ import { basicCases } from './contract/basics.ts';
 import { escapeCases } from './contract/escape.ts';
 import { type Bench, openBench } from './contract/harness.ts';
 import { limitCases } from './contract/limits.ts';
+import { networkCases } from './contract/network.ts';
 import { crashCases, stopCases } from './contract/stop.ts';
 import type { DriverName, DriverOptions, IsolationDriver } from './driver.ts';
 
@@ -31,6 +32,7 @@ export async function isolationContract(
     describe('stop', () => stopCases(bench));
     describe('crash', () => crashCases(bench, name));
     describe('escape', () => escapeCases(bench));
+    describe('network', () => networkCases(bench));
   });
   if (skip !== false) it(`${name} is skipped`, { skip }, () => undefined);
 }

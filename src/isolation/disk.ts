@@ -1,11 +1,13 @@
 import { execFile } from 'node:child_process';
 import { readdirSync, readlinkSync, statfsSync, statSync } from 'node:fs';
+import type { MachineSpec } from './driver.ts';
 
 /**
  * Keeps the growth of some folders under a limit.
  *
- * A full count (`du`) costs about a second per 200,000 files, so it runs rarely: at most 1/20 of the time, at least
- * every 30 s. In between the free space of the file system, which costs nothing to ask, tells when to count at once.
+ * A full count (`du`) costs about a second per 200,000 files, so it runs rarely: at most 1/20 of the time, and not
+ * more often than `count_every_ms`. In between the free space of the file system, which costs nothing to ask, tells
+ * when to count at once.
  */
 export interface DiskWatch {
   stop(): void;
@@ -13,6 +15,10 @@ export interface DiskWatch {
 
 const CHECK_MS = 500;
 const COUNT_AT_LEAST_EVERY_MS = 30_000;
+/** A build writes all the time and is soon over. */
+const COUNT_BUILD_EVERY_MS = 1000;
+/** An app runs for days: a dozen of them counted every second kept a core busy with starting `du`. */
+const COUNT_APP_EVERY_MS = 20_000;
 const COUNT_TIMEOUT_MS = 30_000;
 
 interface Count {
@@ -22,6 +28,10 @@ interface Count {
   took_ms: number;
 }
 
+export function countPause(kind: MachineSpec['kind']): number {
+  return kind === 'instance' ? COUNT_APP_EVERY_MS : COUNT_BUILD_EVERY_MS;
+}
+
 /**
  * Starts to watch; resolves once the state before is known, so call it before the machine runs. `pids` gives the
  * machine's processes: files they hold open but have unlinked, and memory files, count as well.
@@ -29,6 +39,7 @@ interface Count {
 export async function watchDisk(o: {
   dirs: string[];
   limit_bytes: number;
+  count_every_ms: number;
   pids: () => number[];
   on_full: () => void;
 }): Promise<DiskWatch> {
@@ -42,7 +53,7 @@ export async function watchDisk(o: {
     const free = freeBytes(o.dirs[0]!);
     const since_ms = performance.now() - last.at;
     const suspicious = last.free - free > o.limit_bytes - last.growth;
-    const pause_ms = suspicious ? last.took_ms * 5 : Math.max(1000, last.took_ms * 20);
+    const pause_ms = suspicious ? last.took_ms * 5 : Math.max(o.count_every_ms, last.took_ms * 20);
     if (since_ms < Math.min(pause_ms, COUNT_AT_LEAST_EVERY_MS)) return;
     const now = await countBytes(o.dirs);
     const growth = now.bytes - before.bytes + unlinkedBytes(o.pids());

@@ -27,7 +27,10 @@ export interface Capabilities {
   copies_workspace: boolean;
 }
 
-export type SelfTest = { ok: true; detail: string } | { ok: false; reason: string; install: string | null };
+/** `emulated`: works, but many times slower than on hardware; taken before others only when somebody asks for it. */
+export type SelfTest =
+  | { ok: true; detail: string; emulated?: boolean }
+  | { ok: false; reason: string; install: string | null };
 
 export interface Limits {
   /** Wall time; null for no limit (instances). Milliseconds. */
@@ -141,4 +144,6 @@ export interface IsolationDriver {
    * machines this driver object started itself; then removes their private folders. Returns their ids.
    */
   sweep(keep: ReadonlySet<string>): Promise<string[]>;
+  /** Ends what waits for work (warm machines). Machines that were started are their owners' to stop. */
+  close?(): Promise<void>;
 }

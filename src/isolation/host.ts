@@ -1,5 +1,6 @@
 import type { DriverOptions, MachineSpec } from './driver.ts';
 import { DATA_MARK, lockLimit, MACHINE_MARK } from './marks.ts';
+import { type HostNetwork, readHostNetwork } from './network/host-network.ts';
 import { countTasks, makeScanner, type ProcessScanner } from './processes.ts';
 import { findProgram, limitArguments } from './program.ts';
 import { forKind, type RegistrySettings, readRegistrySettings } from './registry.ts';
@@ -31,6 +32,8 @@ export interface Prepared {
   private_dir: string;
   tools: Toolchain[];
   registry: RegistrySettings;
+  /** What the host's own settings allow builds and execs to reach, and through what. */
+  network: HostNetwork;
   /** Environment of the launcher by which its processes are found again. */
   marks: Record<string, string>;
   /** Goes in front of the launcher's command line. */
@@ -49,12 +52,14 @@ export function openHost(o: DriverOptions): Host {
     sampler: makeSampler(scanner),
     async prepare(spec, private_dir) {
       registry ??= readRegistrySettings(o);
-      const settings = forKind(await registry, spec.kind);
+      const all = await registry;
+      const settings = forKind(all, spec.kind);
       await makePrivateDir(private_dir, settings.files);
       return {
         private_dir,
         tools: await findToolchains(search_path),
         registry: settings,
+        network: readHostNetwork(o.host_env, all),
         marks: { [MACHINE_MARK]: spec.id, [DATA_MARK]: data_key },
         limit_arguments: limitArguments({
           prlimit: findProgram('prlimit', search_path),

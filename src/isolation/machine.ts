@@ -5,10 +5,11 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type DiskWatch, watchDisk } from './disk.ts';
+import { countPause, type DiskWatch, watchDisk } from './disk.ts';
 import type { ExitReason, Machine, MachineExit, MachineSpec } from './driver.ts';
 import type { Host, Prepared } from './host.ts';
 import { readProc } from './marks.ts';
+import { CHANNEL_FD, LISTEN_CODE, NODE_INSIDE, type Outlet } from './network/outlet.ts';
 import { type Output, openOutput } from './output.ts';
 import { killTree, makeTree, type ProcessRow, type ProcessTree, signal, strike } from './processes.ts';
 import { checkSpec, removeTree } from './scratch.ts';
@@ -37,6 +38,8 @@ export interface Launch {
    * Both belong to the driver: not counted, not signalled by stop(); killing the init kills the whole machine.
    */
   pid_namespace: boolean;
+  /** For a machine with a network of its own: its way out. */
+  outlet?: Outlet | null;
 }
 
 /** A launcher needs about 10 ms; one that hangs (a dead network mount) is given up. */
@@ -44,14 +47,17 @@ const START_MS = 30_000;
 const DRAIN_MS = 2000;
 const O_CLOEXEC = 0o2000000;
 const STARTED_SCRIPT = 'printf . >&3 && exec nice -n "$1" /bin/sh -c "$2" 3>&-';
+const LISTEN_SCRIPT = `env -i NODE_CHANNEL_FD=${CHANNEL_FD} "$3" -e "$4" >&2 && exec ${CHANNEL_FD}>&- && ${STARTED_SCRIPT}`;
 
 /**
  * The end of every launcher's command line: tells through fd 3 that the machine is set up, then becomes the
- * command, at a lower priority than the engine and the launcher. That is not a courtesy: a fork bomb of equal
+ * command, at a lower priority than the engine and the launcher. With an outlet, after its socket was handed over
+ * (network/outlet.ts); should that fail, the machine does not start. The priority is not a courtesy: a fork bomb of equal
  * priority takes so many shares of the processors that the watchdog does not get to run (measured: 98 s).
  */
-export function shellArguments(spec: Pick<MachineSpec, 'command' | 'kind'>): string[] {
-  return ['/bin/sh', '-c', STARTED_SCRIPT, 'sh', spec.kind === 'instance' ? '5' : '15', spec.command];
+export function shellArguments(spec: Pick<MachineSpec, 'command' | 'kind'>, outlet = false): string[] {
+  const [script, ...listen] = outlet ? [LISTEN_SCRIPT, NODE_INSIDE, LISTEN_CODE] : [STARTED_SCRIPT];
+  return ['/bin/sh', '-c', script!, 'sh', spec.kind === 'instance' ? '5' : '15', spec.command, ...listen];
 }
 
 /** Checks the spec, prepares the host, and launches; whatever fails on the way leaves nothing behind. */
@@ -66,13 +72,15 @@ export async function startMachine(
   host.running.add(spec.id);
   const private_dir = join(host.work_dir, spec.id);
   let run: Run | undefined;
+  let launch: Launch | undefined;
   try {
-    const launch = await toLaunch(await host.prepare(spec, private_dir));
-    run = new Run(host, spec, private_dir, launch.pid_namespace);
+    launch = await toLaunch(await host.prepare(spec, private_dir));
+    run = new Run(host, spec, private_dir, launch);
     return await run.start(launch);
   } catch (error) {
     run?.endWatch();
     await run?.killAll();
+    await launch?.outlet?.close();
     await removeTree(private_dir);
     host.running.delete(spec.id);
     throw error;
@@ -84,6 +92,7 @@ class Run {
   readonly spec: MachineSpec;
   readonly private_dir: string;
   readonly pid_namespace: boolean;
+  readonly outlet: Outlet | null;
   readonly watch: ReturnType<typeof watchMachine>;
   tree: ProcessTree;
   last_seen: ProcessRow[] = [];
@@ -97,11 +106,12 @@ class Run {
   kill_at: number | null = null;
   stopping: Promise<void> | undefined;
 
-  constructor(host: Host, spec: MachineSpec, private_dir: string, pid_namespace: boolean) {
+  constructor(host: Host, spec: MachineSpec, private_dir: string, launch: Launch) {
     this.host = host;
     this.spec = spec;
     this.private_dir = private_dir;
-    this.pid_namespace = pid_namespace;
+    this.pid_namespace = launch.pid_namespace;
+    this.outlet = launch.outlet ?? null;
     this.tree = makeTree(`${host.data_key}/${spec.id}`, null);
     this.watch = watchMachine(
       spec.limits,
@@ -122,6 +132,7 @@ class Run {
     this.disk = await watchDisk({
       dirs: [spec.workspace_dir, join(this.private_dir, 'tmp'), join(this.private_dir, 'home')],
       limit_bytes: spec.limits.disk_bytes,
+      count_every_ms: countPause(spec.kind),
       pids: () => this.pids(),
       on_full: () => this.fail('out_of_disk'),
     });
@@ -150,7 +161,13 @@ class Run {
   spawn(launch: Launch): ChildProcess {
     const nothing = openSync('/dev/null', 'r');
     const input = launch.input === null ? 'ignore' : 'pipe';
-    const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', ...this.output!.child_fds, 'pipe', input];
+    const stdio: ('ignore' | 'pipe' | 'ipc' | number)[] = [
+      'ignore',
+      ...this.output!.child_fds,
+      'pipe',
+      input,
+    ];
+    if (this.outlet !== null) stdio[CHANNEL_FD] = 'ipc';
     // Files that whoever started the engine left open would go down to the machine; 'ignore' does not close them.
     for (const fd of inheritedFiles()) {
       while (stdio.length < fd) stdio.push('ignore');
@@ -165,6 +182,7 @@ class Run {
     }
     if (this.child.pid !== undefined)
       this.tree = makeTree(`${this.host.data_key}/${this.spec.id}`, this.child.pid);
+    this.outlet?.attach(this.child);
     const pipe = this.child.stdio[4] as Writable | null | undefined;
     if (launch.input !== null) pipe?.on('error', () => undefined).end(launch.input);
     return this.child;
@@ -256,6 +274,7 @@ class Run {
     await this.killAll();
     await this.output!.drained(DRAIN_MS);
     this.endWatch();
+    await this.outlet?.close();
     await removeTree(this.private_dir);
     this.host.running.delete(this.spec.id);
     const status = readStatus(code, name);
@@ -268,6 +287,7 @@ class Run {
       peak_memory_bytes: memory_bytes,
       peak_processes: processes,
       duration_ms,
+      hosts: this.outlet?.contacts() ?? [],
     };
   }
 

@@ -3,13 +3,14 @@ import type { ListeningPort } from '../domain/failure.ts';
 import { readProc } from './marks.ts';
 
 /**
- * TCP ports that some processes listen on. Machines share the host's network namespace, so the kernel's list is
- * narrowed to sockets that one of the processes holds open.
+ * TCP ports that the processes of one machine listen on, wherever its network is. Instances share the host's, so
+ * the kernel's list is narrowed to sockets that one of the processes holds open.
  */
 export function listeningPorts(pids: readonly number[]): ListeningPort[] {
   const listening = new Map<string, ListeningPort>();
-  for (const file of ['/proc/net/tcp', '/proc/net/tcp6'])
-    for (const [inode, port] of parseListening(readProc(file) ?? '')) listening.set(inode, port);
+  for (const name of ['tcp', 'tcp6'])
+    for (const [inode, port] of parseListening(readProc(`/proc/${pids[0]}/net/${name}`) ?? ''))
+      listening.set(inode, port);
   const found = new Map<string, ListeningPort>();
   if (listening.size === 0) return [];
   for (const pid of pids)
@@ -33,7 +34,7 @@ export function parseListening(text: string): Map<string, ListeningPort> {
 }
 
 /** The kernel prints addresses as 32-bit words in the host's byte order (little-endian on all we support). */
-function readAddress(hex: string): string {
+export function readAddress(hex: string): string {
   const bytes = Buffer.from(hex, 'hex');
   for (let at = 0; at + 4 <= bytes.length; at += 4) bytes.subarray(at, at + 4).reverse();
   if (bytes.length === 4) return bytes.join('.');

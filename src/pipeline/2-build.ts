@@ -11,13 +11,14 @@ import { failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
-import type { MachineExit } from '../isolation/driver.ts';
 import { extractTar } from '../source/extract.ts';
 import { readSmallTree, type SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
 import { reusableRelease } from '../store/release.ts';
 import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
-import { buildFailure } from './build-failure.ts';
+import { runCommands } from './build-commands.ts';
+import { buildImage } from './build-image.ts';
+import { noRuntime } from './no-runtime.ts';
 import { reuseKey } from './reuse-key.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 import { openEnv, type VersionEnv } from './version-env.ts';
@@ -27,11 +28,12 @@ export interface Built {
   run_settings: RunSettings;
   reuse_key: string;
   /**
-   * The workspace after the build; or the source itself, in memory, where nothing is built; or the stored release
-   * that makes a build unnecessary.
+   * The workspace after the build; or the image that a Dockerfile gave; or the source itself, in memory, where nothing
+   * is built; or the stored release that makes a build unnecessary.
    */
   from:
     | { kind: 'workspace'; dir: string }
+    | { kind: 'image'; archive: string; layout: 'oci' | 'docker' }
     | { kind: 'tree'; tree: SmallTree }
     | { kind: 'release'; release: Release };
 }
@@ -52,7 +54,7 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     source_sha256: run.version.source_sha256,
     plan: planned.value,
     build_env: env.vars,
-    base: run.base,
+    base: baseOf(run, planned.value),
   });
   await run.record(async (trx) => {
     await recordPlan(trx, run.version.id, {
@@ -78,6 +80,11 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
   if (tree !== null && commands === 0 && planned.value.kind === 'static')
     return ok({ ...built, from: { kind: 'tree', tree } });
   const workspace = dir ?? (await layOut(run, secrets.source_key));
+  if (planned.value.mode === 'dockerfile') {
+    await run.enter('build', run.limits.build.time_ms + AROUND_BUILD_MS);
+    const image = await buildImage(run, planned.value, workspace, env);
+    return image.ok ? ok({ ...built, from: { kind: 'image', ...image.value } }) : image;
+  }
   if (commands > 0) {
     await run.enter('build', run.limits.build.time_ms + AROUND_BUILD_MS);
     const problem = await runCommands(run, planned.value, workspace, env);
@@ -129,18 +136,30 @@ function plan(run: Run, files: SourceFiles, env: VersionEnv): Result<Plan> {
     return failed(failure({ stage: 'plan', code: 'NO_PLAN', message, next_step, log_tail }));
   }
   for (const line of explainPlan(planned.plan).split('\n')) run.log.note(line);
-  if (planned.plan.mode === 'dockerfile')
-    return failed(
-      failure({
-        stage: 'plan',
-        code: 'BUILDKIT_MISSING',
-        message:
-          'The source has a Dockerfile, and building one needs BuildKit, which this install does not have.',
-        next_step:
-          'Remove the Dockerfile (or leave it out with .kilnignore) to let Kiln detect the build, or give a build command and a run command.',
-      }),
-    );
+  if (planned.plan.mode === 'dockerfile' && run.image_builder === null) return failed(buildkitMissing(run));
+  if (planned.plan.kind === 'dynamic' && makesImage(run, planned.plan) && run.runtime === null)
+    return failed(noRuntime(run.images_missing));
   return ok(planned.plan);
+}
+
+/** Builds that start from a base image give images too. */
+function makesImage(run: Run, plan: Plan): boolean {
+  return plan.mode === 'dockerfile' || run.builder.base_image != null;
+}
+
+/** A Dockerfile names its own base; what tags in it mean today is the registry's matter. */
+function baseOf(run: Run, plan: Plan): string {
+  return plan.mode === 'dockerfile' ? `dockerfile;${process.platform}-${process.arch}` : run.builder_base;
+}
+
+function buildkitMissing(run: Run) {
+  return failure({
+    stage: 'plan',
+    code: 'BUILDKIT_MISSING',
+    message: `The source has a Dockerfile, and building one needs BuildKit, which this install does not have. ${run.images_missing}`,
+    next_step:
+      'Install Docker on the machine of the engine (`kiln doctor` says what is missing); or remove the Dockerfile (or leave it out with .kilnignore) to let Kiln detect the build, or give a build command and a run command.',
+  });
 }
 
 /** The request wins over the deployment's settings, those over the plan, the plan over the defaults. */
@@ -163,49 +182,4 @@ async function findReusable(run: Run, reuse_key: string): Promise<Release | null
   const release = await reusableRelease(run.db, run.deployment.id, reuse_key);
   if (!release || (await run.objects.head(release.object_key)) === null) return null;
   return release;
-}
-
-async function runCommands(run: Run, plan: Plan, dir: string, env: VersionEnv) {
-  const until = Date.now() + run.limits.build.time_ms;
-  if (run.driver.name === 'process')
-    run.log.note(
-      'isolation: process. It isolates nothing: this build can read and change what the engine can.',
-    );
-  let peak_memory_bytes = 0;
-  for (const command of [...plan.install, ...plan.build]) {
-    run.log.note(`$ ${command}`);
-    const exit = await runOne(run, { plan, dir, env, command, time_ms: Math.max(1, until - Date.now()) });
-    run.signal.throwIfAborted();
-    peak_memory_bytes = Math.max(peak_memory_bytes, exit.peak_memory_bytes);
-    const problem = buildFailure(exit, command, run.limits.build, run.log.tail(50));
-    run.log.note(`${problem ? 'failed' : 'done'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
-    if (problem) return problem;
-  }
-  await run.record((trx) => setBuildState(trx, run.version.build_id, 'building', { peak_memory_bytes }));
-  return null;
-}
-
-async function runOne(
-  run: Run,
-  of: { plan: Plan; dir: string; env: VersionEnv; command: string; time_ms: number },
-): Promise<MachineExit> {
-  const machine = await run.driver.start({
-    id: run.newId('mch'),
-    kind: 'build',
-    workspace_dir: of.dir,
-    cwd: of.plan.root,
-    command: of.command,
-    // 1980-01-01: the earliest time a zip can hold; tools that honour it put no clock into their output (I11).
-    env: { CI: 'true', KILN: '1', SOURCE_DATE_EPOCH: '315532800', ...of.plan.build_env, ...of.env.vars },
-    limits: { ...run.limits.build, time_ms: of.time_ms },
-    on_output: (stream, chunk) => run.log.write(stream, chunk),
-  });
-  const stop = () => void machine.stop(1000);
-  run.signal.addEventListener('abort', stop, { once: true });
-  if (run.signal.aborted) stop();
-  try {
-    return await machine.exited;
-  } finally {
-    run.signal.removeEventListener('abort', stop);
-  }
 }

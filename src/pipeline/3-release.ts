@@ -13,6 +13,7 @@ import { recordObject } from '../store/object.ts';
 import { insertRelease } from '../store/release.ts';
 import { recordRelease } from '../store/version.ts';
 import type { Built } from './2-build.ts';
+import { packApp, packBuiltImage } from './pack-image.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 
 const PACKING_MS = 10 * 60_000;
@@ -37,10 +38,14 @@ export async function packRelease(run: Run, built: Built): Promise<Result<Releas
     return row;
   });
   run.log.note(
-    `release ${release.id}: ${artifact.kind}, ${artifact.manifest.files} files, ${artifact.manifest.total_bytes} bytes, sha256 ${artifact.sha256}`,
+    `release ${release.id}: ${artifact.kind}, ${contents(artifact)}, ${artifact.manifest.total_bytes} bytes, sha256 ${artifact.sha256}`,
   );
   run.version = { ...run.version, release_id: release.id };
   return ok(release);
+}
+
+function contents({ manifest }: Artifact): string {
+  return manifest.files === undefined ? `${manifest.layers} layers` : `${manifest.files} files`;
 }
 
 /** The release of an earlier build from equal inputs becomes this version's release too. */
@@ -55,7 +60,8 @@ async function adopt(run: Run, release: Release): Promise<Release> {
   return release;
 }
 
-async function pack(
+/** Makes the artifact and stores its bytes; no row is written. */
+export async function pack(
   run: Run,
   built: Built,
   from: Exclude<Built['from'], { kind: 'release' }>,
@@ -76,18 +82,21 @@ async function pack(
       });
       return artifact === null ? failed(outputMissing(plan, topFolders(from.tree))) : ok(artifact);
     }
+    if (from.kind === 'image') return await packBuiltImage(run, { packing, archive: from.archive, plan });
     const { dir } = from;
     const output = await resolveInside(dir, plan.output_path);
     const info = await stat(output).catch(() => null);
     if (info === null || !info.isDirectory()) return failed(outputMissing(plan, await foldersOf(dir)));
     if (plan.kind === 'static') return ok(await packStatic({ ...packing, root: output }));
     const { root, cwd } = layout(plan, dir, output);
+    const base = run.builder.base_image;
+    if (base) return ok(await packApp(run, { packing, base, plan, root, cwd }));
     const release = {
       command: plan.start ?? '',
       cwd,
       port: plan.port,
       env: plan.run_env,
-      base: run.base,
+      base: run.builder_base,
     };
     return ok(await packRootfs({ ...packing, root, release }));
   } catch (error) {

@@ -5,6 +5,7 @@ import type { RunSettings } from '../domain/settings.ts';
 import { gate } from '../health/gate.ts';
 import { setInstanceState } from '../store/instance.ts';
 import { recordHealthPassed } from '../store/version.ts';
+import { noRuntime } from './no-runtime.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 
 export interface Healthy {
@@ -20,7 +21,9 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
   if (release.kind === 'static') return ok({ release, has_instances: false });
   const settings = runSettingsOf(run);
   await run.enter('health', AROUND_GATE_MS + settings.startup_timeout_ms + settings.grace_ms);
-  if (release.manifest.base !== run.base) return failed(otherBase(release, run.base));
+  if (release.kind === 'rootfs' && release.manifest.base !== run.base)
+    return failed(otherBase(release, run.base));
+  if (release.kind === 'oci' && run.runtime === null) return failed(noRuntime(run.images_missing));
   // What an earlier attempt of this operation started proves nothing about this one.
   await run.instances.retire(run.version.id, run.operation.id);
   const replicas = await run.instances.start(run.version, run.operation.id, (line) => run.log.note(line));

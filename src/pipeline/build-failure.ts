@@ -10,7 +10,9 @@ export function buildFailure(
 ): Failure | null {
   if (exit.reason === 'exited' && exit.exit_code === 0) return null;
   const { code, message, next_step } = explain(exit, command, limits);
+  const ours = exit.reason === 'machine_failed';
   return failure({
+    ...(ours ? { fault: 'engine', retryable: true } : {}),
     stage: 'build',
     code,
     message,
@@ -53,6 +55,12 @@ function explain(
         code: 'BUILD_OUT_OF_DISK',
         message: `\`${shown}\` wrote more than the build's disk limit of ${mib(limits.disk_bytes)}.`,
         next_step: 'Write less, or raise the limit (--build-disk).',
+      };
+    case 'machine_failed':
+      return {
+        code: 'MACHINE_FAILED',
+        message: `The machine that ran \`${shown}\` broke down: ${exit.detail ?? 'it gave no reason'}`,
+        next_step: 'Nothing is wrong with the app as far as anybody can tell: try again with `kiln retry`.',
       };
     case 'log_limit':
       return {

@@ -12,6 +12,9 @@ import type { Operation } from '../domain/operation.ts';
 import type { Version } from '../domain/version.ts';
 import type { GateReplica } from '../health/gate.ts';
 import type { IsolationDriver, Limits } from '../isolation/driver.ts';
+import type { ImageBuilder } from '../isolation/image-builder.ts';
+import type { NetworkPolicy } from '../isolation/network/policy.ts';
+import type { ImageRuntime } from '../isolation/runtime.ts';
 import type { Db, Trx } from '../store/db.ts';
 import type { LogWriter } from '../store/logs.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
@@ -42,9 +45,21 @@ export interface HealthDefaults {
 export interface Ports {
   db: Db;
   objects: ObjectStore;
+  /** Sandbox execs and the instances of rootfs releases run here: always a driver of host processes. */
   driver: IsolationDriver;
-  /** What releases made here run on; see IsolationDriver.base. */
+  /** What a rootfs release must have been built on to run here; see IsolationDriver.base. */
   base: string;
+  /** Builds run here; the same driver, or one that starts from a base image. */
+  builder: IsolationDriver;
+  builder_base: string;
+  /** Runs OCI releases. Null where nothing does. */
+  runtime: ImageRuntime | null;
+  /** Builds Dockerfiles. Null where nothing does. */
+  image_builder: ImageBuilder | null;
+  /** Why there is no runtime or no image builder, and what to install. */
+  images_missing: string;
+  /** What builds and execs may reach. */
+  network: NetworkPolicy;
   vault: Vault;
   newId: NewId;
   limits: PipelineLimits;

@@ -4,6 +4,8 @@
  *   static   releases/<sha256>.tar         uncompressed, so that the edge can read ranges of it, with
  *            releases/<sha256>.index.json  mapping each path to its bytes
  *   rootfs   releases/<sha256>.tar.zst     `workspace/…` as the build left it, and `kiln/release.json`: how to run it
+ *
+ * Images (oci/) are the third kind: a manifest and the blobs it names, under blobs/sha256/<hex>.
  */
 import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
@@ -22,7 +24,7 @@ export interface Artifact {
   stored_bytes: number;
   manifest: ArtifactManifest;
   /** Every object this artifact consists of, for the books of retention. */
-  objects: { key: string; kind: 'release' | 'index'; size_bytes: number }[];
+  objects: { key: string; kind: 'release' | 'index' | 'blob'; size_bytes: number }[];
   /** Symlinks that left the output folder and were left out. */
   skipped: string[];
 }
@@ -177,7 +179,7 @@ function neverServed(rel: string, is_dir: boolean): boolean {
 }
 
 /** Caches that a build leaves and no instance reads; they would make equal releases differ (I11). */
-function neverRun(rel: string, is_dir: boolean): boolean {
+export function neverRun(rel: string, is_dir: boolean): boolean {
   if (!is_dir) return rel.endsWith('.pyc');
   const name = path.posix.basename(rel);
   return (

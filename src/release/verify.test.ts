@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
@@ -8,6 +8,8 @@ import { after, before, describe, test } from 'node:test';
 import { zstdCompressSync } from 'node:zlib';
 import { fileObjectStore } from '../store/objects/files.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
+import { imageOf, place } from './oci/layers.fixtures.ts';
+import { blobKey } from './oci/store.ts';
 import { makeVerifier } from './verify.ts';
 
 describe('verifying a stored artifact', () => {
@@ -45,4 +47,23 @@ describe('verifying a stored artifact', () => {
       await rm(file);
       assert.equal(await verify(release), 'gone');
     });
+});
+
+test('an image: whole with all its blobs, then each of them damaged, then gone', async () => {
+  await using at = await place();
+  const image = await imageOf(at.objects, [[{ name: 'a', content: 'a' }], [{ name: 'b', content: 'b' }]]);
+  const object_key = blobKey(image.digest);
+  const release = { object_key, sha256: image.digest.slice(7), size_bytes: 12_345 };
+  const { verify } = makeVerifier(at.objects);
+  assert.equal(await verify(release), 'whole');
+  for (const { digest } of [image.manifest.config, ...image.manifest.layers, { digest: image.digest }]) {
+    const file = at.objects.localPath(blobKey(digest))!;
+    const bytes = await readFile(file);
+    await writeFile(file, bytes.fill(0x20, 0, 1));
+    assert.equal(await verify(release), 'corrupt', digest);
+    await rm(file);
+    assert.equal(await verify(release), 'gone', digest);
+    await imageOf(at.objects, [[{ name: 'a', content: 'a' }], [{ name: 'b', content: 'b' }]]);
+    assert.equal(await verify(release), 'whole', 'stored again');
+  }
 });

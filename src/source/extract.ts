@@ -114,7 +114,7 @@ async function sendToThread(o: ExtractOptions, pieces: AsyncIterable<Buffer>): P
 }
 
 /** The uncompressed tar. The first bytes say what it is; nothing is guessed from a file's name. */
-async function* decompressed(input: Readable): AsyncGenerator<Buffer> {
+export async function* decompressed(input: Readable): AsyncGenerator<Buffer> {
   const pieces = input[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
   const first: Buffer[] = [];
   let known = 0;

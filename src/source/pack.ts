@@ -1,7 +1,7 @@
 import { realpathSync } from 'node:fs';
 import { sortByBytes } from './listing.ts';
 import { surveyTree } from './survey.ts';
-import { writeTarFile } from './tar-pipe.ts';
+import { type Compression, writeTarFile } from './tar-pipe.ts';
 import type { TarSummary, TarTask } from './tar-writer.ts';
 import { KIND, ROW, TarTooLarge } from './tree.ts';
 import { realRoot } from './walk.ts';
@@ -34,7 +34,7 @@ export interface PackOptions {
   dereference_inside?: boolean;
   /** Must not exist; gone again when packing fails. */
   out_path: string;
-  compress: 'none' | 'zstd';
+  compress: Compression;
   /** Of the uncompressed tar. */
   max_bytes: number;
   signal?: AbortSignal;

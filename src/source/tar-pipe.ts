@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { finished, pipeline } from 'node:stream/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { MessageChannel } from 'node:worker_threads';
-import { createZstdCompress, constants as zlib } from 'node:zlib';
+import { createGzip, createZstdCompress, constants as zlib } from 'node:zlib';
 import { sumOfFiles } from './listing.ts';
 import { type FullSlab, freeSlab, giveUp, makeSlabs, type Slabs, viewSlab } from './slabs.ts';
 import type { TarSummary, TarTask } from './tar-writer.ts';
@@ -13,6 +13,8 @@ import { TreeChanged, TreeUnreadable } from './tree.ts';
 const MAX_ATTEMPTS = 5;
 const BACKOFF_MS = 20;
 const MIN_BYTES_FOR_DIGEST_THREAD = 16 * 1024 * 1024;
+
+export type Compression = 'none' | 'zstd' | 'gzip';
 
 /** Gives each slab to `consume`, one after the other; a slab may be reused once its promise resolves. */
 export type SlabConsumer = (slab: Buffer) => Promise<void>;
@@ -89,10 +91,10 @@ function startDigest(slabs: Slabs) {
 }
 
 /** A consumer that writes the tar, compressed or not, to a new file; call `end` after the last slab. */
-function fileConsumer(path: string, compress: 'none' | 'zstd') {
+function fileConsumer(path: string, compress: Compression) {
   const file = createWriteStream(path, { flags: 'wx', highWaterMark: 1024 * 1024 });
   // What takes the slabs must say "written" only when it no longer needs their memory; both of these do.
-  const compressed = compress === 'zstd' ? compressor() : null;
+  const compressed = compress === 'none' ? null : compress === 'zstd' ? zstd() : gzip();
   const entrance = compressed ?? file;
   const written = compressed ? pipeline(compressed, file) : finished(file);
   const broken = written.then(() => new Promise<never>(() => {}));
@@ -113,8 +115,13 @@ function fileConsumer(path: string, compress: 'none' | 'zstd') {
 }
 
 /** Level 1 keeps pace with the reading; higher ones would be what a publish waits for. */
-function compressor() {
+function zstd() {
   return createZstdCompress({ chunkSize: 1024 * 1024, params: { [zlib.ZSTD_c_compressionLevel]: 1 } });
+}
+
+/** What OCI layers are by custom. Node's header has no time and no name, so equal input gives equal bytes. */
+export function gzip() {
+  return createGzip({ chunkSize: 1024 * 1024, level: 1 });
 }
 
 /**
@@ -124,7 +131,7 @@ function compressor() {
 export async function writeTarFile(o: {
   prepare: () => Promise<Omit<TarTask, 'want_sha256'>>;
   path: string;
-  compress: 'none' | 'zstd';
+  compress: Compression;
   signal?: AbortSignal | undefined;
 }): Promise<TarSummary & { stored_bytes: number; paths: string[] }> {
   for (let attempt = 1; ; attempt++) {

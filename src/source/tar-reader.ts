@@ -18,8 +18,16 @@ export interface TarEntry {
   link: string;
 }
 
+/** What only rewriting an archive needs. */
+export interface RawHeader {
+  /** Valid during the call. */
+  block: Buffer;
+  /** Every pax record that belongs to the entry. */
+  records: ReadonlyMap<string, Buffer>;
+}
+
 export interface TarReceiver {
-  entry(entry: TarEntry): void;
+  entry(entry: TarEntry, raw: RawHeader): void;
   data(piece: Buffer): void;
   entryEnd(): void;
 }
@@ -52,6 +60,7 @@ export class TarReader {
   /** Set while the body is a pax or GNU name header. */
   #meta: { type: string; parts: Buffer[] } | null = null;
   #pax = new Map<string, string>();
+  #records = new Map<string, Buffer>();
   #ended = false;
 
   constructor(to: TarReceiver) {
@@ -118,6 +127,8 @@ export class TarReader {
   #startEntry(block: Buffer, type: string, header_size: number): void {
     const pax = this.#pax;
     this.#pax = new Map();
+    const records = this.#records;
+    this.#records = new Map();
     const name = pax.get('path') ?? headerName(block);
     const kind = TYPES[type];
     const sparse = [...pax.keys()].some((key) => key.startsWith('GNU.sparse.'));
@@ -134,7 +145,7 @@ export class TarReader {
       throw invalidArchive(`The archive entry ${quote(name)} has unexpected content`);
     const link = pax.get('linkpath') ?? text(block, 157, 100);
     const mode = readNumber(block, 100, 8, 'a mode');
-    this.#to.entry({ name, type: is_old_dir ? 'dir' : kind, size, mode, link });
+    this.#to.entry({ name, type: is_old_dir ? 'dir' : kind, size, mode, link }, { block, records });
     this.#startBody(size);
   }
 
@@ -146,7 +157,7 @@ export class TarReader {
     }
     this.#meta = null;
     const body = Buffer.concat(meta.parts);
-    if (meta.type === 'x') readPax(body, this.#pax);
+    if (meta.type === 'x') readPax(body, this.#pax, this.#records);
     else if (meta.type === 'L') this.#pax.set('path', untilNul(body));
     else if (meta.type === 'K') this.#pax.set('linkpath', untilNul(body));
     // 'g': comments and defaults for all entries (git archive writes one); nothing in it that we would honour.
@@ -161,7 +172,7 @@ function checkSum(block: Buffer): void {
 }
 
 /** Octal text, or GNU's base 256 for numbers that do not fit. */
-function readNumber(block: Buffer, at: number, length: number, what: string): number {
+export function readNumber(block: Buffer, at: number, length: number, what: string): number {
   let value: number;
   if (block[at]! & 0x80) {
     value = block[at]! & 0x7f;
@@ -194,7 +205,7 @@ function untilNul(bytes: Buffer): string {
   return used.toString('utf8');
 }
 
-function readPax(body: Buffer, into: Map<string, string>): void {
+function readPax(body: Buffer, into: Map<string, string>, records: Map<string, Buffer>): void {
   for (let at = 0; at < body.length; ) {
     const space = body.indexOf(0x20, at);
     const digits = space < 0 ? '' : body.toString('latin1', at, space);
@@ -206,6 +217,7 @@ function readPax(body: Buffer, into: Map<string, string>): void {
     }
     const key = record.toString('latin1', 0, equals);
     const value = record.subarray(equals + 1, -1);
+    records.set(key, value);
     if (['path', 'linkpath', 'size'].includes(key) || key.startsWith('GNU.sparse.')) {
       if (!isUtf8(value)) throw invalidArchive('The archive has a name that is not valid UTF-8');
       into.set(key, value.toString('utf8'));

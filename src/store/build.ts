@@ -1,5 +1,5 @@
 import type { Build, BuildState } from '../domain/build.ts';
-import type { Conn, Trx } from './db.ts';
+import { type Conn, storableText, type Trx } from './db.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
 
 export async function insertBuild(
@@ -42,9 +42,11 @@ export async function setBuildState(
   also: { error_message?: string; log_bytes?: number; peak_memory_bytes?: number } = {},
 ): Promise<void> {
   const now = new Date();
+  const { error_message, ...numbers } = also;
+  const why = error_message === undefined ? {} : { error_message: storableText(error_message) };
   await trx
     .updateTable('builds')
-    .set({ ...also, state: to, ...(to === 'building' ? { started_at: now } : { finished_at: now }) })
+    .set({ ...numbers, ...why, state: to, ...(to === 'building' ? { started_at: now } : { finished_at: now }) })
     .where('id', '=', id)
     .where('state', 'in', ['queued', 'building'])
     .execute();

@@ -31,7 +31,23 @@ export interface Database {
 const MIGRATIONS = { '001-start': migration001, '002-api': migration002 };
 
 export function json<T>(value: T): RawBuilder<T> {
-  return sql`${JSON.stringify(value)}::jsonb`;
+  return sql`${jsonText(value)}::jsonb`;
+}
+
+/** An escaped NUL or half of a surrogate pair (whole pairs are not escaped), unless the backslash is itself escaped. */
+const UNSTORABLE_ESCAPE = /(?<=(?:^|[^\\])(?:\\\\)*)\\u(?:0000|d[89a-f][0-9a-f]{2})/g;
+
+/**
+ * JSON that Postgres takes. It refuses NUL and half characters in jsonb, and both come in with what builds and apps
+ * print: the failure of a version must not fail on them.
+ */
+export function jsonText(value: unknown): string {
+  return JSON.stringify(value).replace(UNSTORABLE_ESCAPE, '\\ufffd');
+}
+
+/** The same for a text column. */
+export function storableText(text: string): string {
+  return text.toWellFormed().replaceAll('\0', '\ufffd');
 }
 
 /** Opens and migrates. `where` is a folder (PGlite) or `{ url }`. */

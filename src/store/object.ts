@@ -7,7 +7,7 @@ import type { Conn } from './db.ts';
  */
 export interface StoredObject {
   key: string;
-  kind: 'source' | 'release' | 'index';
+  kind: 'source' | 'release' | 'index' | 'blob';
   size_bytes: number;
   created_at: Date;
   last_used_at: Date;
@@ -52,20 +52,25 @@ export interface ObjectReference {
 
 /**
  * Every reference from versions to objects, by object key. A version refers to its source snapshot and, through its
- * release, to the artifact and its index; failed versions refer to their source (for `kiln retry`).
+ * release, to the artifact with its index or blobs; failed versions refer to their source (for `kiln retry`).
  */
 export async function objectReferences(
   db: Conn,
   keep_versions: number,
 ): Promise<Map<string, ObjectReference[]>> {
   const { rows } = await sql<
-    ObjectReference & { source_key: string; object_key: string | null; index_key: string | null }
+    ObjectReference & {
+      source_key: string;
+      object_key: string | null;
+      index_key: string | null;
+      blob_keys: string[] | null;
+    }
   >`
     with ranked as (
       select v.*, row_number() over (partition by v.deployment_id order by v.version_number desc) as place
         from versions v)
     select v.version_number, d.slug, coalesce(v.archived_at, v.created_at) as since, v.source_key, r.object_key,
-           r.manifest->>'index_key' as index_key,
+           r.manifest->>'index_key' as index_key, r.manifest->'blob_keys' as blob_keys,
            case when d.deleted_at is not null then 'older'
                 when d.active_version_id = v.id then 'active'
                 when exists (select 1 from operations o where o.version_id = v.id and o.finished_at is null) then 'unfinished'
@@ -76,8 +81,8 @@ export async function objectReferences(
     db,
   );
   const references = new Map<string, ObjectReference[]>();
-  for (const { source_key, object_key, index_key, ...reference } of rows)
-    for (const key of [source_key, object_key, index_key])
+  for (const { source_key, object_key, index_key, blob_keys, ...reference } of rows)
+    for (const key of [source_key, object_key, index_key, ...(blob_keys ?? [])])
       if (key !== null) references.set(key, [...(references.get(key) ?? []), reference]);
   return references;
 }

@@ -9,6 +9,7 @@
 import { sql } from 'kysely';
 import type { Failure, Stage } from '../domain/failure.ts';
 import { isFinished, type Operation, type OperationKind } from '../domain/operation.ts';
+import type { Verification } from '../domain/verification.ts';
 import { type Conn, type Db, json, type Trx } from './db.ts';
 import { lockDeployment } from './deployment.ts';
 
@@ -180,16 +181,18 @@ export interface Outcome {
   promoted: boolean;
   superseded: boolean;
   failure: Failure | null;
+  result?: Verification;
 }
 
 /** The one writer of a final state. The caller has called `guard` in the same transaction. */
 export async function finishOperation(trx: Trx, id: string, outcome: Outcome): Promise<void> {
-  const { failure, ...plain } = outcome;
+  const { failure, result, ...plain } = outcome;
   await trx
     .updateTable('operations')
     .set({
       ...plain,
       failure: failure === null ? null : (json(failure) as unknown as string),
+      ...(result ? { result: json(result) as unknown as string } : {}),
       finished_at: sql<Date>`clock_timestamp()`,
       lease_owner: null,
       lease_expires_at: null,

@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import { hostsOf, type RedirectPolicy } from '../domain/domain.ts';
 import type { Plan } from '../domain/plan.ts';
-import type { ArtifactManifest } from '../domain/release.ts';
+import type { ArtifactKind, ArtifactManifest } from '../domain/release.ts';
 import { type Conn, type Db, notify, type Trx } from './db.ts';
 
 /**
@@ -15,7 +15,7 @@ export interface RouteRow {
   state: string;
   version_id: string | null;
   release_id: string | null;
-  release_kind: 'static' | 'rootfs' | null;
+  release_kind: ArtifactKind | null;
   sha256: string | null;
   object_key: string | null;
   manifest: ArtifactManifest | null;

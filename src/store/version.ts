@@ -4,7 +4,7 @@ import type { Failure, Stage } from '../domain/failure.ts';
 import type { Plan, ReleaseKind } from '../domain/plan.ts';
 import type { RunSettings } from '../domain/settings.ts';
 import { type Version, type VersionState, versionMayBecome } from '../domain/version.ts';
-import { type Conn, json, type Trx } from './db.ts';
+import { type Conn, json, jsonText, type Trx } from './db.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
 
 export const VERSION_COLUMNS = [
@@ -204,7 +204,7 @@ export async function recordPlan(
       run_settings: json(of.run_settings) as unknown as string,
     })
     .where('id', '=', id)
-    .where((eb) => eb.or([eb('plan', 'is', null), sql<boolean>`plan = ${JSON.stringify(of.plan)}::jsonb`]))
+    .where((eb) => eb.or([eb('plan', 'is', null), sql<boolean>`plan = ${jsonText(of.plan)}::jsonb`]))
     .executeTakeFirst();
   if (result.numUpdatedRows === 0n) throw new Error(`version ${id} already has another plan`);
 }

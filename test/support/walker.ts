@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
+import { UPLOAD_PREFIX } from '../../src/domain/sandbox.ts';
 import { dataKey } from '../../src/isolation/sweep.ts';
 import { zstdDecoded } from '../../src/source/zstd.ts';
 import { type Database, openDatabase } from '../../src/store/db.ts';
@@ -85,6 +86,10 @@ function folders(data_dir: string): string[] {
   const half = path.join(data_dir, 'objects', '.tmp');
   for (const left of existsSync(half) ? readdirSync(half) : [])
     wrong.push(`objects/.tmp/${left} is half an upload`);
+  const sandboxes = path.join(data_dir, 'sandboxes');
+  for (const id of readdirSync(sandboxes))
+    for (const left of readdirSync(path.join(sandboxes, id)))
+      if (left.startsWith(UPLOAD_PREFIX)) wrong.push(`sandboxes/${id}/${left} is half an upload`);
   return wrong;
 }
 

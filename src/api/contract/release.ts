@@ -16,7 +16,7 @@ export const Release = z
     service_id: z.string().nullable(),
     source_sandbox_id: z.string().nullable(),
     build_id: z.string().nullable(),
-    kind: z.enum(['static', 'rootfs']),
+    kind: z.enum(['static', 'rootfs', 'oci']),
     state: z.enum(['ready', 'archived']),
     artifact_uri: z.string(),
     artifact_sha256: z.string(),

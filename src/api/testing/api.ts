@@ -81,6 +81,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
       body_bytes: 1024 * 1024,
       file_bytes: 2 * 1024 * 1024,
       archive_bytes: 4 * 1024 * 1024,
+      archive_files: 1000,
       sandboxes: 1000,
       deployments: 1000,
       queued_publishes: 150,

@@ -260,6 +260,27 @@ export class FakeEngine {
     return { deployment, version, operation, pending: false, changes };
   }
 
+  async verify(version: Version, by: Parameters<Engine['verify']>[1]): Promise<Operation> {
+    this.calls.push('verify');
+    const { tenant_id, deployment_id, id: version_id } = version;
+    const id = this.#newId('op');
+    const sha256 = 'b'.repeat(64);
+    await this.#database.db.transaction().execute(async (trx) => {
+      const seq = await takeSeq(trx, deployment_id);
+      await insertOperation(trx, { id, kind: 'verify', tenant_id, deployment_id, version_id, seq });
+      if (by.idempotency) await recordSubject(trx, by.idempotency, { operation_id: id });
+      const result = { stored_sha256: sha256, rebuilt_sha256: sha256, differences: [], differences_total: 0 };
+      await finishOperation(trx, id, {
+        state: 'succeeded',
+        promoted: false,
+        superseded: false,
+        failure: null,
+        result: { reproducible: true, ...result },
+      });
+    });
+    return (await getOperation(this.#database.db, id))!;
+  }
+
   async cancel(operation_id: string): Promise<Operation> {
     this.calls.push('cancel');
     await this.#database.db.transaction().execute((trx) =>
@@ -374,7 +395,7 @@ export class FakeEngine {
       platform: 'linux-x64',
       data_dir: this.#dir,
       database: { kind: 'pglite', ok: true, detail: 'answers' },
-      isolation: { in_use: 'fake', drivers: [] },
+      isolation: { builds: 'fake', host: 'fake', images: null, dockerfiles: null, drivers: [] },
       base: 'test',
       disk: [],
       disk_free_bytes: 1,

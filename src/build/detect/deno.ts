@@ -35,10 +35,12 @@ export const deno: Detector = {
       app.search([entry], /Deno\.serve/) === null;
     const build = stringAt(config, 'tasks', 'build') === null ? [] : [`${SETUP}; deno task build`];
     const cache = entry ? [`${SETUP}; deno cache ${quote(entry)}`] : [];
-    // Deno.serve listens on 8000 unless it is told otherwise; it does not read PORT by itself.
-    const fixed = fixedPortNotes(app, entry ? fixedPort(app, [entry], PORT_IN_CODE, READS_PORT) : null);
-    const silent =
-      entry !== null && !serves && fixed.port === null && app.search([entry], READS_PORT) === null;
+    // Deno.serve does not read PORT by itself, but DENO_SERVE_ADDRESS outranks any port in the code.
+    const told = entry === null || serves || app.search([entry], /\bDeno\.serve\b/) !== null;
+    const fixed = fixedPortNotes(
+      app,
+      entry && !told ? fixedPort(app, [entry], PORT_IN_CODE, READS_PORT) : null,
+    );
     const start = task
       ? 'exec deno task start'
       : serves
@@ -58,9 +60,9 @@ export const deno: Detector = {
         ...cache,
       ],
       build,
-      start: `${SETUP}; ${task && stringAt(config, 'tasks', 'start') === null ? 'exec deno task serve' : start}`,
+      start: `${SETUP}; export DENO_SERVE_ADDRESS="tcp:0.0.0.0:$PORT"; ${task && stringAt(config, 'tasks', 'start') === null ? 'exec deno task serve' : start}`,
       setup: SETUP,
-      port: fixed.port ?? (silent && !task ? 8000 : null),
+      port: fixed.port,
       // The machine's own certificates too: a registry behind a proxy has one of those.
       build_env: { DENO_TLS_CA_STORE: 'mozilla,system' },
       run_env: { DENO_NO_UPDATE_CHECK: '1', DENO_TLS_CA_STORE: 'mozilla,system' },
@@ -99,7 +101,10 @@ function denoVersion(app: App): string {
 }
 
 function entryOf(app: App, configured: boolean, task: string | null): string | null {
-  if (app.entrypoint && app.exists(app.entrypoint)) return app.entrypoint;
+  const asked = app.entrypoint;
+  if (asked && /\.[cm]?[jt]sx?$/.test(asked) && app.read(asked) !== null) {
+    if (configured || app.search([asked], /\bDeno\./)) return asked;
+  }
   const run = /([\w./-]{1,200}\.[jt]sx?)(?:\s|$)/.exec(task ?? '')?.[1] ?? null;
   if (run !== null && app.exists(run)) return run;
   return (

@@ -65,7 +65,8 @@ function detectProject(app: App) {
 }
 
 function detectScript(app: App) {
-  const entry = SCRIPTS.find((file) => app.exists(file));
+  const asked = app.entrypoint?.endsWith('.exs') ? app.first(app.entrypoint) : null;
+  const entry = asked ?? SCRIPTS.find((file) => app.exists(file));
   if (!entry) return null;
   const fixed = fixedPortNotes(app, fixedPort(app, [entry], PORT_IN_CODE, READS_PORT));
   return detection({

@@ -48,6 +48,23 @@ export interface Detected {
 /** `web:` of a Procfile, a start script of another language or a lone file lose to an ecosystem. */
 const LAST_RESORT = new Set(['procfile', 'shell', 'static']);
 
+/** Whose files these are: an entrypoint that is set says which ecosystem is meant. */
+const OWNERS: Record<string, string[]> = {
+  py: ['python'],
+  go: ['go'],
+  rb: ['ruby'],
+  php: ['php'],
+  rs: ['rust'],
+  exs: ['elixir'],
+  csproj: ['dotnet'],
+  fsproj: ['dotnet'],
+  sh: ['shell'],
+  ...Object.fromEntries(['js', 'mjs', 'cjs', 'ts', 'mts', 'cts'].map((name) => [name, ['node', 'deno']])),
+};
+
+const ownersOf = (app: App): string[] =>
+  OWNERS[app.entrypoint?.slice(app.entrypoint.lastIndexOf('.') + 1) ?? ''] ?? [];
+
 /**
  * Asks every detector. A server beats a site that is built beside it (Rails with a Vite front end is a Rails app);
  * otherwise the order of the list decides.
@@ -65,13 +82,21 @@ export function detectApp(app: App): Detected {
   // An ecosystem that is there but not understood must not be packed as files, or run by a script meant for it.
   const usable =
     ecosystems.length > 0 || stuck.length === 0 ? found : found.filter(({ rule }) => rule !== 'static');
+  const owners = ownersOf(app);
   const winner =
+    usable.find(({ rule }) => owners.includes(rule)) ??
     usable.find(({ rule, detection }) => !LAST_RESORT.has(rule) && detection.kind === 'dynamic') ??
     usable[0] ??
     null;
   const also_matched = found
     .filter((one) => one !== winner)
-    .map(({ rule, detection }) => ({ rule, lost_because: lossOf(rule, detection, winner) }));
+    .map(({ rule, detection }) => ({
+      rule,
+      lost_because:
+        winner && owners.includes(winner.rule)
+          ? `entrypoint names a file of ${winner.rule}.`
+          : lossOf(rule, detection, winner),
+    }));
   const decided = winner && withProcfile(app, winner.rule, winner.detection);
   return { detection: decided, also_matched, stuck, problems: app.problems };
 }

@@ -3,12 +3,16 @@ import type { Evidence } from '../../domain/plan.ts';
 import { quote } from '../quote.ts';
 import { type App, openApp } from './app.ts';
 import { type Detection, type Detector, detection, type Stuck } from './detector.ts';
-import { type FrameworkPlan, frameworksOf, serverLibrary } from './node/frameworks.ts';
-import { nxProject } from './node/nx.ts';
+import { buildCommands, buildEvidence } from './node/build.ts';
+import type { FrameworkPlan } from './node/framework.ts';
+import { frameworksOf, serverLibrary } from './node/frameworks.ts';
+import { fixedNodePort, listenEverywhere, loopbackWarnings } from './node/listening.ts';
+import { nxAbove, nxProject } from './node/nx.ts';
 import { binPath, type NodePackage, nodePackage, nodeVersion } from './node/package.ts';
-import { callsManager, refusesNpm } from './node/package-manager.ts';
 import {
+  type BuildStep,
   entryFile,
+  listens,
   mainOf,
   runFile,
   type Start,
@@ -16,13 +20,16 @@ import {
   servedFolder,
   startScript,
 } from './node/start.ts';
-import { localDependencies, workspacePackages } from './node/workspace.ts';
-import { fixedPort, fixedPortNotes } from './port.ts';
+import { workspacePackages, workspacePatterns } from './node/workspace.ts';
+import { fixedPortNotes } from './port.ts';
 
-const PORT_IN_CODE = /\.listen\(\s*(\d{2,5})\b|\bport\b\s*[:=]\s*(\d{2,5})\b|\bPORT\b\s*=\s*(\d{2,5})\b/i;
-const READS_PORT = /\benv(?:\.|\[['"]|\.get\(['"])PORT\b|\bPORT\b[^=\n]{0,40}\benv\b/;
-const LOOPBACK =
-  /\.listen\([^)]{0,80}['"](127\.0\.0\.1|localhost)['"]|\bhost(?:name)?\s*[:=]\s*['"](127\.0\.0\.1|localhost)['"]/;
+/** What only the folder of an app has. */
+const APP_FILES =
+  'index.html src app pages server.js index.js angular.json .vitepress docs/.vitepress .eleventy.js'.split(
+    ' ',
+  );
+const APP_CONFIG =
+  /^(?:next|nuxt|astro|svelte|vite|vue|react-router|remix|gatsby|docusaurus|eleventy|webpack)[.-]config\.[cm]?[jt]s$/;
 
 /** A lone server.js may as well be a script for browsers; this cannot. */
 const USES_NET = /['"](?:node:)?(?:http|https|http2|net)['"]/;
@@ -32,10 +39,35 @@ export const node: Detector = {
   looks_for: ['package.json', 'server.js'],
   detect: (app) => {
     const pkg = nodePackage(app);
-    if (pkg) return detectNx(pkg) ?? detectPackage(pkg) ?? detectMember(pkg) ?? stuck(pkg);
-    return app.exists('package.json') ? null : detectFile(app);
+    if (!pkg) return app.exists('package.json') ? null : (projectOfNx(app) ?? detectFile(app));
+    const found = detectNx(pkg);
+    if (found) return found;
+    const member = holdsOnlyMembers(pkg) ? detectMember(pkg) : null;
+    return member ?? detectPackage(pkg) ?? detectMember(pkg) ?? projectOfNx(app) ?? stuck(pkg);
   },
 };
+
+/**
+ * A workspace root may list what its members use; it is an app itself only when it has something to run or to build
+ * from. `npm run build` of such a root builds every member.
+ */
+function holdsOnlyMembers(pkg: NodePackage): boolean {
+  return (
+    workspacePatterns(pkg.app).length > 0 &&
+    startScript(pkg) === null &&
+    servedFolder(pkg) === null &&
+    pkg.app.entrypoint === null &&
+    !APP_FILES.some((name) => pkg.app.exists(name)) &&
+    !pkg.app.list().some(({ name }) => APP_CONFIG.test(name))
+  );
+}
+
+/** The folder is a project of an Nx workspace above it, and that is where it is built. */
+function projectOfNx(app: App): Detection | Stuck | null {
+  const above = nxAbove(app);
+  const pkg = above && nodePackage(above);
+  return pkg ? detectNx(pkg) : null;
+}
 
 /** The application of an Nx workspace that keeps one package.json for all. */
 function detectNx(pkg: NodePackage): Detection | Stuck | null {
@@ -45,7 +77,14 @@ function detectNx(pkg: NodePackage): Detection | Stuck | null {
   const whole = { ...pkg, scripts: new Map<string, string>() };
   const notes = { evidence: [...pkg.manager.evidence, ...found.evidence], warnings: pkg.manager.warnings };
   if (found.kind === 'static') return siteDetection(whole, found, notes, []);
-  const start = { command: found.start!, entry: null, node_version: null, evidence: [], warnings: [] };
+  const start = {
+    command: found.start!,
+    entry: null,
+    node_version: null,
+    builds: [],
+    evidence: [],
+    warnings: [],
+  };
   return serverDetection(whole, start, found, notes);
 }
 
@@ -69,13 +108,17 @@ function detectPackage(pkg: NodePackage): Detection | Stuck | null {
       command: framework.start,
       entry: null,
       node_version: null,
+      builds: [],
       evidence: [],
       warnings: [],
     };
     return serverDetection(pkg, own, framework, of);
   }
   if (framework) {
-    const lost = others.map(({ rule }) => rule).filter((rule) => rule !== framework.framework);
+    // Vite is what most of them build with.
+    const lost = others
+      .map(({ rule }) => rule)
+      .filter((rule) => rule !== framework.framework && rule !== 'vite');
     return siteDetection(pkg, framework, of, lost);
   }
   const served = servedFolder(pkg);
@@ -116,9 +159,17 @@ function ownServer(pkg: NodePackage, framework: FrameworkPlan | null): Start | n
   if (script && /^(start|start:.*)$/.test(script.name)) return scriptCommand(pkg, script.name);
   const library = serverLibrary(pkg);
   const entry = entryFile(pkg.app, mainOf(pkg), library !== null);
-  if (entry) return runFile(pkg, entry);
+  if (entry && !isHandler(pkg, entry)) return runFile(pkg, entry);
   return script ? scriptCommand(pkg, script.name) : null;
 }
+
+/** `export default app` of Hono is for a host that calls it (Workers, Vercel); only Bun and Deno listen for it. */
+const isHandler = (pkg: NodePackage, entry: string): boolean =>
+  pkg.dependencies.has('hono') &&
+  pkg.manager.name !== 'bun' &&
+  !pkg.dependencies.has('@hono/node-server') &&
+  !listens(pkg.app, entry) &&
+  pkg.app.search([entry], /^export default\b/) !== null;
 
 /** `node server.js` is the app's; `node .output/server/index.mjs` and `node build` are the framework's. */
 function isCustomServer(pkg: NodePackage, text: string): boolean {
@@ -147,20 +198,21 @@ function serverDetection(
     ]),
   ];
   const port =
-    framework?.kind === 'dynamic' && framework.framework !== 'nest'
-      ? null
-      : fixedPort(pkg.app, code, PORT_IN_CODE, READS_PORT);
+    framework?.kind === 'dynamic' && framework.framework !== 'nest' ? null : fixedNodePort(pkg.app, code);
   const fixed = fixedPortNotes(pkg.app, port);
-  const loopback = start.entry ? pkg.app.search([start.entry], LOOPBACK) : null;
   const name = framework?.kind === 'dynamic' ? framework.framework : (library?.framework ?? null);
   const toolchain = nodeVersion(pkg);
   return detection({
-    ...shared(pkg, framework),
+    ...shared(pkg, framework, start.builds),
     framework: name,
     kind: 'dynamic',
     start: `${binPath(pkg)}; ${start.command}`,
     port: fixed.port,
-    run_env: { NODE_ENV: 'production', ...(framework?.run_env ?? {}) },
+    run_env: {
+      NODE_ENV: 'production',
+      ...listenEverywhere(pkg.app, start.entry, pkg.dependencies),
+      ...(framework?.run_env ?? {}),
+    },
     toolchains: [{ ...toolchain, version: toolchain.version ?? start.node_version }],
     evidence: [
       ...notes.evidence,
@@ -179,18 +231,14 @@ function serverDetection(
       ...notes.warnings,
       ...start.warnings,
       ...fixed.warnings,
-      ...(loopback
-        ? [
-            `${loopback.file}:${loopback.line} listens on ${loopback.match[1] ?? loopback.match[2]} only; listen on 0.0.0.0.`,
-          ]
-        : []),
+      ...loopbackWarnings(pkg.app, start.entry),
     ],
   });
 }
 
 function siteDetection(pkg: NodePackage, site: FrameworkPlan, notes: Notes, lost: string[]): Detection {
   return detection({
-    ...shared(pkg, site),
+    ...shared(pkg, site, []),
     framework: site.framework || null,
     kind: 'static',
     output: site.output ?? 'dist',
@@ -208,7 +256,7 @@ function siteDetection(pkg: NodePackage, site: FrameworkPlan, notes: Notes, lost
 }
 
 /** What a server and a site of this package have in common: install, build, tools. */
-function shared(pkg: NodePackage, framework: FrameworkPlan | null) {
+function shared(pkg: NodePackage, framework: FrameworkPlan | null, builds: BuildStep[]) {
   const at_top = (command: string) => (pkg.to_top === '.' ? command : `cd ${pkg.to_top} && ${command}`);
   const quiet: Record<string, string> = framework?.framework === 'create-react-app' ? {} : { CI: 'true' };
   return {
@@ -216,56 +264,10 @@ function shared(pkg: NodePackage, framework: FrameworkPlan | null) {
     root: pkg.app.root,
     setup: binPath(pkg),
     install: [...pkg.manager.install.map(at_top), ...(framework?.extra_install ?? [])],
-    build: buildCommands(pkg, framework),
+    build: buildCommands(pkg, framework, builds),
     build_env: { ...quiet, ...pkg.manager.build_env, ...(framework?.build_env ?? {}) },
     toolchains: [nodeVersion(pkg)],
   };
-}
-
-function buildCommands(pkg: NodePackage, framework: FrameworkPlan | null): string[] {
-  const commands: string[] = [];
-  if (pkg.to_top !== '.') {
-    for (const dir of localDependencies(pkg.app.files, pkg.top, pkg.app.root)) {
-      const script = openApp(pkg.app.files, dir).json('package.json')?.scripts;
-      if (script && typeof script === 'object' && 'build' in script) {
-        const inner = dir.slice(pkg.top.root === '.' ? 0 : pkg.top.root.length + 1);
-        commands.push(`cd ${quote(`${pkg.to_top}/${inner}`)} && npm run build`);
-      }
-    }
-  }
-  const script = pkg.scripts.get('build');
-  if (script !== undefined) commands.push(runScript(pkg, 'build'));
-  else if (framework?.build) commands.push(`${binPath(pkg)}; ${framework.build}`);
-  else if (compilesByHand(pkg)) commands.push(`${binPath(pkg)}; tsc`);
-  return [...commands, ...(framework?.after_build ?? [])];
-}
-
-/** npm runs any manager's scripts, unless a script (or package.json itself) insists on the manager. */
-function runScript(pkg: NodePackage, name: string): string {
-  const text = pkg.scripts.get(name) ?? '';
-  if (pkg.manager.name === 'npm' || !(callsManager(text) || refusesNpm(pkg.top))) return `npm run ${name}`;
-  return pkg.manager.name === 'bun'
-    ? `${binPath(pkg)}; bun run ${name}`
-    : `${pkg.manager.command} run ${name}`;
-}
-
-/** The start script runs compiled TypeScript, and nothing says how to compile it. */
-function compilesByHand(pkg: NodePackage): boolean {
-  const compiled = /\b(?:node)\s+(?:\.\/)?(?:dist|build|out|lib)\b/.test(pkg.scripts.get('start') ?? '');
-  return compiled && pkg.dependencies.has('typescript') && pkg.app.exists('tsconfig.json');
-}
-
-function buildEvidence(pkg: NodePackage): Evidence[] {
-  const text = pkg.scripts.get('build');
-  if (text === undefined) return [];
-  return [
-    pkg.app.evidence(
-      'package.json',
-      `script "build": ${text.slice(0, 120)}`,
-      'this is the build',
-      '"build":',
-    ),
-  ];
 }
 
 const dependency = (pkg: NodePackage, name: string, follows: string): Evidence =>
@@ -311,6 +313,15 @@ function detectMember(pkg: NodePackage): Detection | Stuck | null {
 }
 
 function stuck(pkg: NodePackage): Stuck {
+  const entry = entryFile(pkg.app, mainOf(pkg), serverLibrary(pkg) !== null);
+  if (entry && isHandler(pkg, entry)) {
+    return {
+      stuck: `${entry} only exports its Hono app, for a host that calls it; nothing in it listens.`,
+      next_step:
+        'Add @hono/node-server, call its `serve({ fetch: app.fetch, port })` with the port in PORT, and name that file in a "start" script.',
+      evidence: [pkg.app.evidence(entry, 'export default', 'not a server by itself', /^export default\b/)],
+    };
+  }
   return {
     stuck: 'package.json is there, but nothing says how to start a server or which folder a build writes.',
     next_step:
@@ -323,7 +334,7 @@ function stuck(pkg: NodePackage): Stuck {
 function detectFile(app: App): Detection | null {
   const entry = entryFile(app, null, false);
   if (!entry || entry.includes('/') || !app.search([entry], USES_NET)) return null;
-  const fixed = fixedPortNotes(app, fixedPort(app, [entry], PORT_IN_CODE, READS_PORT));
+  const fixed = fixedPortNotes(app, fixedNodePort(app, [entry]));
   const typescript = /\.[cm]?ts$/.test(entry);
   return detection({
     ecosystem: 'node',

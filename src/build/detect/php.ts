@@ -18,7 +18,8 @@ export const php: Detector = {
   looks_for: ['composer.json', 'index.php'],
   detect: (app) => {
     const composer = app.json('composer.json');
-    const served = app.first('public/index.php', 'web/index.php', 'index.php');
+    const asked = app.entrypoint?.endsWith('/index.php') ? app.first(app.entrypoint) : null;
+    const served = asked ?? app.first('public/index.php', 'web/index.php', 'index.php');
     if (!composer && !served) return null;
     const requires = tableAt(composer, 'require');
     const [required, framework] = FRAMEWORKS.find(([name]) => name in requires) ?? [null, null];
@@ -30,7 +31,7 @@ export const php: Detector = {
         evidence: [app.evidence('composer.json', 'composer.json', 'this is a PHP project')],
       };
     }
-    const folder = served?.includes('/') ? served.slice(0, served.indexOf('/')) : '.';
+    const folder = served?.includes('/') ? served.slice(0, served.lastIndexOf('/')) : '.';
     const assets = browserAssets(app);
     const whole = 'PHP serves the whole folder, other files in it too. Move what is public into public/.';
     return detection({

@@ -64,7 +64,8 @@ export const ruby: Detector = {
 
 /** A Ruby file that listens by itself and needs no gems. */
 function detectScript(app: App): Detection | null {
-  const file = app.first('server.rb', 'app.rb', 'main.rb');
+  const asked = app.entrypoint?.endsWith('.rb') ? app.first(app.entrypoint) : null;
+  const file = asked ?? app.first('server.rb', 'app.rb', 'main.rb');
   const listens = file && app.search([file], /TCPServer|HTTPServer/);
   if (!listens) return null;
   const evidence = [{ ...app.evidence(file, `${file} listens`, 'this file is run'), line: listens.line }];
@@ -93,7 +94,8 @@ function startOf(app: App) {
       : 'exec bundle exec rackup -o 0.0.0.0 -p "$PORT"';
     return { framework: framework ?? 'rack', command, evidence };
   }
-  const file = app.entrypoint ?? app.first('app.rb', 'main.rb', 'server.rb', 'web.rb');
+  const asked = app.entrypoint?.endsWith('.rb') ? app.first(app.entrypoint) : null;
+  const file = asked ?? app.first('app.rb', 'main.rb', 'server.rb', 'web.rb');
   if (!framework || !file) return null;
   const evidence = [app.evidence(file, file, 'a Sinatra app', /require ['"]sinatra/)];
   return { framework, command: `exec bundle exec ruby ${quote(file)} -o 0.0.0.0 -p "$PORT"`, evidence };

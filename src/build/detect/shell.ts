@@ -8,7 +8,8 @@ export const shell: Detector = {
   name: 'shell',
   looks_for: ['start.sh', 'run.sh'],
   detect: (app) => {
-    const file = app.first('start.sh', 'run.sh', 'server.sh');
+    const asked = app.entrypoint?.endsWith('.sh') ? app.first(app.entrypoint) : null;
+    const file = asked ?? app.first('start.sh', 'run.sh', 'server.sh');
     if (!file) return null;
     const bash = app.search([file], /^#!.*\bbash\b/)?.line === 1;
     return detection({
@@ -16,7 +17,9 @@ export const shell: Detector = {
       kind: 'dynamic',
       build: app.exists('build.sh') ? [`${bash ? 'bash' : 'sh'} build.sh`] : [],
       start: `exec ${bash ? 'bash' : 'sh'} ${quote(file)}`,
-      would_change: ['run_command starts something else; a build.sh beside it would run first.'],
+      would_change: [
+        'run_command or entrypoint starts something else; a build.sh beside it would run first.',
+      ],
       evidence: [app.evidence(file, file, 'this script is run; it has to listen on PORT')],
     });
   },

@@ -23,16 +23,19 @@ export function define(command: Command, bind: Bind): void {
           ['engine', `${data.engine_id}, node ${data.node}, ${data.platform}`],
           ['data folder', data.data_dir],
           ['database', `${data.database.kind}: ${data.database.ok ? 'ok' : data.database.detail}`],
-          ['isolation', data.isolation.in_use],
+          ['builds run in', data.isolation.builds],
+          ['images run in', data.isolation.images ?? 'nothing here runs images'],
+          ['Dockerfiles', data.isolation.dockerfiles ?? 'nothing here builds them'],
           ['base', data.base],
           ['disk free', formatBytes(data.disk_free_bytes)],
         ]);
         cli.out.line('');
         cli.out.table(
-          ['DRIVER', 'WORKS', 'DETAIL', 'TO INSTALL'],
+          ['DRIVER', 'FOR', 'WORKS', 'DETAIL', 'TO INSTALL'],
           data.isolation.drivers.map((one) => [
             one.name,
-            mark(one.ok),
+            one.job,
+            one.in_use ? 'in use' : mark(one.ok),
             one.detail,
             one.ok ? '' : (one.install ?? ''),
           ]),

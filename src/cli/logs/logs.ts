@@ -19,7 +19,7 @@ export function define(command: Command, bind: Bind): void {
     .argument('<name>', 'deployment')
     .option('--build <id>', 'the build log of a version (ver_… or its number) or build (bld_…)')
     .option('-f, --follow', 'go on as lines come')
-    .option('--lines <number>', 'at most so many, the newest', wholeNumber(1, 10_000), 200);
+    .option('-n, --lines <number>', 'at most so many, the newest', wholeNumber(1, 10_000), 200);
   examples(command, [
     ['kiln logs shop', 'the newest build and what the app wrote'],
     ['kiln logs shop -f', 'follow the publish under way, else the app'],

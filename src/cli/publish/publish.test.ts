@@ -266,6 +266,14 @@ test('a snapshot that fails is the engine’s fault, and no version is talked ab
   assert.match(stderr, /SNAPSHOT_FAILED, req_9/);
 });
 
+test('a file that cannot be sent ends with 2, and says how to leave it out', async () => {
+  writeFileSync(Buffer.concat([Buffer.from(`${app}/bad`), Buffer.from([0xff])]), '');
+  const { code, stderr } = await publish();
+  assert.equal(code, 2);
+  assert.match(stderr, /bad.* not valid UTF-8.*\n.*\.kilnignore/);
+  assert.ok(!api.calls().some((call) => call.endsWith('/publish')));
+});
+
 test('bad paths end with 2 before anything is sent', async () => {
   mkdirSync(path.join(dir, 'empty'));
   assert.equal((await run(['publish', path.join(dir, 'nothing')], { env })).code, 2);

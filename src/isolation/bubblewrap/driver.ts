@@ -4,6 +4,7 @@ import { describeBase } from '../base.ts';
 import type { DriverOptions, IsolationDriver, MachineSpec } from '../driver.ts';
 import { openHost, type Prepared } from '../host.ts';
 import { startMachine } from '../machine.ts';
+import { NODE_INSIDE, openOutlet, withProxy } from '../network/outlet.ts';
 import { findProgram } from '../program.ts';
 import { machinePath } from '../toolchain.ts';
 import { bubblewrapLaunch, bubblewrapOptions, type UserNamespace } from './launch.ts';
@@ -18,8 +19,9 @@ const NSSWITCH = 'passwd: files\ngroup: files\nhosts: files dns\n';
 /**
  * Runs machines under bubblewrap: own pid, ipc, uts, mount and user namespaces, no capabilities, no new
  * privileges, and of the host's files only the system and toolchains, read-only. Works for root and, where the
- * kernel allows user namespaces, for every user. The network is the host's; so are loopback services and abstract
- * sockets, which is why those of the engine ask for a key.
+ * kernel allows user namespaces, for every user. Builds and execs have a network of their own with nothing in it
+ * but the policy's proxy. Instances are servers behind the edge and share the host's network; so they could reach
+ * loopback services and abstract sockets, which is why those of the engine ask for a key.
  */
 export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
   const host = openHost(o);
@@ -27,13 +29,15 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
   async function launch(spec: MachineSpec, user_namespace: UserNamespace, prepared: Prepared) {
     const bwrap = findProgram('bwrap', host.search_path);
     if (bwrap === null) throw new Error('bwrap is not installed');
-    const { private_dir, tools, registry, marks, limit_arguments } = prepared;
+    const { private_dir, tools, registry, network, marks, limit_arguments } = prepared;
+    const outlet = spec.kind === 'instance' ? null : await openOutlet(spec, network);
     const mounts = hostMounts({
       tools,
       extra: registry.paths,
       generated: await writeAccounts(private_dir),
       data_dir: await realpath(o.data_dir),
     });
+    if (outlet !== null) mounts.push({ kind: 'read', from: process.execPath, to: NODE_INSIDE });
     const env = {
       PATH: machinePath(tools, host.search_path),
       HOME: '/home',
@@ -44,9 +48,10 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
     };
     const options = bubblewrapOptions({
       ...{ user_namespace, mounts, proc_entries: procEntries() },
-      ...{ workspace_dir: spec.workspace_dir, private_dir, cwd: posix.join('/workspace', spec.cwd), env },
+      ...{ workspace_dir: spec.workspace_dir, private_dir, cwd: posix.join('/workspace', spec.cwd) },
+      ...{ own_network: outlet !== null, env: outlet === null ? env : withProxy(env) },
     });
-    return bubblewrapLaunch({ bwrap, spec, options, marks, limit_arguments });
+    return bubblewrapLaunch({ bwrap, spec, options, marks, limit_arguments, outlet });
   }
 
   const startWith = (spec: MachineSpec, user_namespace: UserNamespace) =>
@@ -64,7 +69,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       hides_host_processes: true,
       fixed_workspace_path: true,
       dies_with_engine: true,
-      limits_network: false,
+      limits_network: true,
       copies_workspace: false,
     },
     selfTest: async () => (await test()).result,

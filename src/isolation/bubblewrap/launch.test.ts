@@ -20,6 +20,7 @@ function options(env: Record<string, string>): string[] {
     workspace_dir: '/data/ws',
     private_dir: '/data/machines/mch_1',
     cwd: '/workspace/app',
+    own_network: true,
     env,
   });
 }
@@ -32,6 +33,7 @@ describe('bubblewrap launch', () => {
       options: options({ LD_PRELOAD: '/workspace/evil.so', TOKEN: 'top-secret' }),
       marks: { KILN_MACHINE: 'mch_1' },
       limit_arguments: ['/usr/bin/prlimit', '--core=0', '--'],
+      outlet: null,
     });
     assert.deepEqual(launch.env, { PATH: '/usr/bin:/bin', KILN_MACHINE: 'mch_1' });
     assert.doesNotMatch([launch.file, ...launch.args].join(' '), /top-secret|evil/);

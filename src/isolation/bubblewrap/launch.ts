@@ -1,5 +1,6 @@
 import type { MachineSpec } from '../driver.ts';
 import { type Launch, shellArguments } from '../machine.ts';
+import type { Outlet } from '../network/outlet.ts';
 import type { Mount } from './mounts.ts';
 
 /** Which user namespace bubblewrap makes; the self-test finds the strongest that works here. */
@@ -16,8 +17,8 @@ const NAMESPACE_ARGUMENTS: Record<UserNamespace, string[]> = {
 const SHM_BYTES = 64 * 1024 * 1024;
 
 /**
- * bubblewrap's options for one machine. The network is the host's: builds reach registries, and instances listen
- * on the loopback ports that the edge connects to. Everything else is the machine's own or read-only.
+ * bubblewrap's options for one machine. The network is its own, or, for instances, the host's: they listen on the
+ * loopback ports that the edge connects to. Everything else is the machine's own or read-only.
  */
 export function bubblewrapOptions(o: {
   user_namespace: UserNamespace;
@@ -26,10 +27,13 @@ export function bubblewrapOptions(o: {
   workspace_dir: string;
   private_dir: string;
   cwd: string;
+  /** Then nothing is in it but loopback; abstract sockets of the host cannot be reached either. */
+  own_network: boolean;
   env: Record<string, string>;
 }): string[] {
   return [
     ...NAMESPACE_ARGUMENTS[o.user_namespace],
+    ...(o.own_network ? ['--unshare-net'] : []),
     ...['--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
     ...['--die-with-parent', '--new-session', '--cap-drop', 'ALL', '--hostname', 'kiln'],
     ...o.mounts.flatMap(mountOptions),
@@ -66,12 +70,13 @@ export function bubblewrapLaunch(o: {
   options: string[];
   marks: Record<string, string>;
   limit_arguments: string[];
+  outlet: Outlet | null;
 }): Launch {
   const [file, ...args] = [
     ...o.limit_arguments,
     o.bwrap,
     ...['--args', '4', '--'],
-    ...shellArguments(o.spec),
+    ...shellArguments(o.spec, o.outlet !== null),
   ] as [string, ...string[]];
   return {
     file,
@@ -80,5 +85,6 @@ export function bubblewrapLaunch(o: {
     cwd: '/',
     input: o.options.map((option) => `${option}\0`).join(''),
     pid_namespace: true,
+    outlet: o.outlet,
   };
 }

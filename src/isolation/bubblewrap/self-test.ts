@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DriverOptions, IsolationDriver, MachineSpec, SelfTest } from '../driver.ts';
+import { NODE_INSIDE } from '../network/outlet.ts';
 import { findProgram } from '../program.ts';
 import { runForTest } from '../self-test.ts';
 import type { UserNamespace } from './launch.ts';
@@ -35,6 +36,8 @@ export async function selfTest(
     'for dir in / /usr /etc /dev; do ! [ -w $dir ] || fail "$dir can be written"; done',
     'grep -q "^CapBnd:[[:space:]]*0*$" /proc/self/status || fail "capabilities are left"',
     'grep -q "^NoNewPrivs:[[:space:]]*1" /proc/self/status || fail "privileges can be gained"',
+    '[ "$(grep -c : /proc/net/dev)" = 1 ] || fail "the network of the host is visible"',
+    `${NODE_INSIDE} -e "require('net').connect(3128,'127.0.0.1',process.exit)" || fail "the proxy cannot be reached"`,
     'touch /workspace/x /tmp/x "$HOME/x" || fail "nothing can be written"',
     'echo works',
   ].join('\n');
@@ -67,7 +70,7 @@ function candidates(): UserNamespace[] {
 
 function detail(user_namespace: UserNamespace): string {
   const user = { sealed: 'sealed user namespace', plain: 'user namespace', none: 'no user namespace' };
-  return `own process, mount and ${user[user_namespace]}; the host's network`;
+  return `own process, mount and ${user[user_namespace]}; builds have no network but the proxy`;
 }
 
 function quoted(text: string): string {

@@ -6,7 +6,8 @@ import type { Bench } from './harness.ts';
 import { ENGINE_SECRET, newMark, openBench, processesWith, until } from './harness.ts';
 
 /** What every driver adds to the environment; the shell adds PWD and its like. */
-const ADDED = /^(PATH|HOME|TMPDIR|LANG|PWD|OLDPWD|SHLVL|_|KILN_MACHINE|KILN_DATA|PIP_[A-Z_]+|GO[A-Z]+)$/;
+const ADDED =
+  /^(PATH|HOME|TMPDIR|LANG|PWD|OLDPWD|SHLVL|_|KILN_MACHINE|KILN_DATA|PIP_[A-Z_]+|GO[A-Z]+|(YARN_)?(HTTPS?|NO)_PROXY|(npm_config_)?(https?_|no_?)?proxy|NODE_USE_ENV_PROXY|JAVA_TOOL_OPTIONS)$/;
 
 export function basicCases(bench: () => Bench): void {
   it('reports exit codes and signals', async () => {
@@ -119,9 +120,11 @@ export function basicCases(bench: () => Bench): void {
   it('names the ports that its own processes listen on', async () => {
     const server = (address: string) =>
       `require('http').createServer((q,s)=>s.end('hi')).listen(0,'${address}',function(){console.log(this.address().port)})`;
-    const other = await bench().start(`node -e "${server('127.0.0.1')}"`);
+    const o = { kind: 'instance' } as const;
+    const other = await bench().start(`node -e "${server('127.0.0.1')}"`, o);
     const { machine, stdout } = await bench().start(
       `node -e "${server('127.0.0.1')};${server('0.0.0.0')};${server('::1')}" & wait`,
+      o,
     );
     await until('the servers listen', () => stdout().split('\n').length === 4 && other.stdout() !== '');
     const listening = await machine.listening();

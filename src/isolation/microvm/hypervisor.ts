@@ -89,6 +89,8 @@ export interface Vm {
   open(channel: VmChannel['name']): Promise<Duplex>;
   /** The end of the kernel's console, at most 64 KiB: says why a kernel panicked. */
   console(): Promise<string>;
+  /** The VM's folder was renamed. */
+  moved(dir: string): void;
 }
 
 export interface Hypervisor {

@@ -196,6 +196,7 @@ function listing(withStore: WithStore): void {
         'releases-old/x.tar',
         'sources/a.tar.zst',
         'sources/deep/er/b.tar',
+        `blobs/sha256/${SHA}`,
       ];
       for (const key of keys) await store.put(key, bodyOf(key));
       assert.deepEqual(await keysOf(store, ''), [...keys].sort());
@@ -207,6 +208,7 @@ function listing(withStore: WithStore): void {
       ]);
       assert.deepEqual(await keysOf(store, 'sources/a'), ['sources/a.tar.zst']);
       assert.deepEqual(await keysOf(store, 'sources/deep/'), ['sources/deep/er/b.tar']);
+      assert.deepEqual(await keysOf(store, 'blobs/sha256/'), [`blobs/sha256/${SHA}`]);
       assert.deepEqual(await keysOf(store, 'none/'), []);
       assert.deepEqual(await keysOf(store, '../'), []);
     }),

@@ -2,10 +2,11 @@
  * Object storage: immutable bytes under a key. An object is there whole or not at all; writing the same key
  * twice is harmless because keys are content digests. Drivers: `files.ts`; S3 fills the same port later.
  *
- * Keys (all digests are lower-case hex SHA-256 of the *uncompressed tar*):
+ * Keys (digests are lower-case hex SHA-256 of the *uncompressed tar*; of a blob, of its bytes as stored):
  *   sources/<sha256>.tar.zst      a source snapshot
  *   releases/<sha256>.tar         a static release (not compressed: the edge reads ranges of it)
- *   releases/<sha256>.tar.zst     a dynamic release
+ *   releases/<sha256>.tar.zst     a rootfs release
+ *   blobs/sha256/<sha256>         a blob of an OCI image: layer, configuration or manifest
  */
 import type { Readable } from 'node:stream';
 

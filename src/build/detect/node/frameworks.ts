@@ -2,63 +2,26 @@
  * JavaScript frameworks: what each makes of its build, a server or a folder of files. An ordered list; the first
  * whose packages are installed decides. Folders and commands of site generators come from framework-table.json.
  */
-import type { Evidence, ReleaseKind } from '../../../domain/plan.ts';
 import { cleanPath } from '../../files.ts';
 import { isTable, stringAt, type Table, tableAt } from '../../manifest.ts';
 import { quote } from '../../quote.ts';
+import {
+  extensions,
+  type FrameworkPlan,
+  type FrameworkResult,
+  folderSetting,
+  seen,
+  setting,
+} from './framework.ts';
 import table from './framework-table.json' with { type: 'json' };
 import type { NodePackage } from './package.ts';
-
-export interface FrameworkPlan {
-  framework: string;
-  kind: ReleaseKind;
-  /** Used when package.json has no build script; null when nothing has to be built. */
-  build: string | null;
-  after_build?: string[];
-  start?: string;
-  /** Static: folder to serve, relative to the app. */
-  output?: string;
-  spa_fallback?: string | null;
-  extra_install?: string[];
-  build_env?: Record<string, string>;
-  run_env?: Record<string, string>;
-  evidence?: Evidence[];
-  warnings?: string[];
-}
-
-export type FrameworkResult = FrameworkPlan | { stuck: string; next_step: string } | null;
+import { nitro, qwik, tanstackStart } from './server-frameworks.ts';
 
 interface Rule {
   id: string;
   packages: string[];
   plan: (pkg: NodePackage) => FrameworkResult;
 }
-
-const extensions = (name: string) =>
-  ['js', 'mjs', 'cjs', 'ts', 'mts', 'cts'].map((extension) => `${name}.${extension}`);
-
-/** A setting in a config file ('a|b': either), read from its text, never run. Comment lines do not count. */
-function setting(pkg: NodePackage, config: string, what: RegExp) {
-  const files = config
-    .split('|')
-    .flatMap(extensions)
-    .filter((file) => pkg.app.exists(file));
-  return pkg.app.search(files, new RegExp(`^(?!\\s*(?://|\\*|/\\*)).*?${what.source}`, what.flags));
-}
-
-function folderSetting(pkg: NodePackage, config: string, key: string): string | null {
-  const hit = setting(pkg, config, new RegExp(`\\b${key}\\s*[:=]\\s*['"\`]([^'"\`$]{1,200})['"\`]`));
-  return hit ? cleanPath(hit.match[1]!.replace(/^\/+/, '')) : null;
-}
-
-const seen = (
-  pkg: NodePackage,
-  hit: { file: string; line: number; match: RegExpExecArray },
-  follows: string,
-): Evidence => ({
-  ...pkg.app.evidence(hit.file, hit.match[0].trim().slice(0, 120), follows),
-  line: hit.line,
-});
 
 const script = (pkg: NodePackage, name: string) => pkg.scripts.get(name) ?? '';
 
@@ -259,7 +222,8 @@ function angular(pkg: NodePackage): FrameworkResult {
       ...shared,
       kind: 'dynamic',
       start: `exec node ${quote(`${folder}/server/server.mjs`)}`,
-      run_env: { HOST: '0.0.0.0' },
+      // It answers 400 to host names it does not know; which ones reach it is decided in front of it.
+      run_env: { HOST: '0.0.0.0', NG_ALLOWED_HOSTS: '*' },
     };
   }
   return {
@@ -284,15 +248,6 @@ function vitepress(pkg: NodePackage): FrameworkResult {
   const build = `vitepress build${folder === '.' ? '' : ` ${quote(folder)}`}`;
   return { framework: 'vitepress', kind: 'static', build, output: cleanPath(`${folder}/.vitepress/dist`)! };
 }
-
-/** TanStack Start, SolidStart and Analog build a Nitro server. */
-const nitro = (framework: string, build: string) => (): FrameworkResult => ({
-  framework,
-  kind: 'dynamic',
-  build,
-  start: 'exec node .output/server/index.mjs',
-  run_env: { HOST: '0.0.0.0', NITRO_HOST: '0.0.0.0' },
-});
 
 interface SiteOptions {
   /** Unknown paths are pages that the browser renders. */
@@ -329,10 +284,11 @@ const RULES: Rule[] = [
   {
     id: 'tanstack-start',
     packages: table['tanstack-start'].packages,
-    plan: nitro('tanstack-start', 'vite build'),
+    plan: tanstackStart,
   },
   { id: 'solid-start', packages: ['@solidjs/start'], plan: nitro('solid-start', 'vinxi build') },
   { id: 'analog', packages: table.analog.packages, plan: nitro('analog', 'vite build') },
+  { id: 'qwik', packages: ['@builder.io/qwik-city', '@qwik.dev/router'], plan: qwik },
   { id: 'nest', packages: ['@nestjs/core'], plan: nest },
   site('docusaurus'),
   { id: 'vitepress', packages: ['vitepress'], plan: vitepress },

@@ -13,9 +13,14 @@ export interface Start {
   entry: string | null;
   /** Node runs TypeScript by itself from this version on. */
   node_version: string | null;
+  /** What the script builds before it starts; done once, in the build. */
+  builds: BuildStep[];
   evidence: Evidence[];
   warnings: string[];
 }
+
+/** A script of the package, or a command line. */
+export type BuildStep = { script: string } | { command: string };
 
 /** Servers for people at work on the app; what they show is built by `build` and served as files. */
 const DEVELOPMENT =
@@ -60,11 +65,13 @@ export function scriptCommand(pkg: NodePackage, name: string): Start {
     .map((one) => pkg.scripts.get(one)?.trim())
     .filter(Boolean);
   const warnings: string[] = [];
-  let command = parts
-    .join(' && ')
-    .replace(/(^|[\s;&|(])(?:pnpm|yarn|bun)\s+(?:run\s+)?([\w:.-]+)/g, (all, before, script) =>
-      pkg.scripts.has(script) ? `${before}npm run ${script}` : all,
-    );
+  const { builds, rest } = withoutBuilds(pkg, parts.join(' && '));
+  if (builds.length > 0)
+    warnings.push(`The script "${name}" builds each time it starts; that is done once, in the build.`);
+  let command = rest.replace(
+    /(^|[\s;&|(])(?:pnpm|yarn|bun)\s+(?:run\s+)?([\w:.-]+)/g,
+    (all, before, script) => (pkg.scripts.has(script) ? `${before}npm run ${script}` : all),
+  );
   if (/(^|\s)nodemon\s/.test(command)) {
     command = command.replace(
       /(^|\s)nodemon\s+(?:(?:-w|--watch|-e|--ext|-i|--ignore)\s+\S+\s+|-q\s+)*(?=[\w./-]+\.[cm]?js\b)/,
@@ -82,18 +89,40 @@ export function scriptCommand(pkg: NodePackage, name: string): Start {
   }
   const simple =
     /^(?:exec\s+)?(?:node|tsx|ts-node|bun(?:\s+run)?)\s+(?:-[\w=/.-]+\s+)*([\w@./-]+)(?:\s|$)/.exec(command);
-  if (simple && parts.length === 1 && !/[;&|\n]/.test(command))
-    command = command.replace(/^(exec\s+)?/, 'exec ');
+  if (simple && !/[;&|\n]/.test(command)) command = command.replace(/^(exec\s+)?/, 'exec ');
   const shown = pkg.scripts.get(name)!.slice(0, 120);
   return {
     command,
     entry: sourceOf(pkg.app, simple?.[1] ?? null),
     node_version: null,
+    builds,
     evidence: [
       pkg.app.evidence('package.json', `script "${name}": ${shown}`, 'this starts the server', `"${name}":`),
     ],
     warnings,
   };
+}
+
+/** `npm run build && node dist/main.js`, `tsc && node .`: the steps that only build, and what is left to start. */
+function withoutBuilds(pkg: NodePackage, line: string): { builds: BuildStep[]; rest: string } {
+  const builds: BuildStep[] = [];
+  let rest = line;
+  for (;;) {
+    const head = /^((?:npx\s+)?(\S+)(?:\s+run)?\s*([^\s&|;<>()]*)[^&|;<>()]*?)\s*&&\s*(\S[\s\S]*)$/.exec(
+      rest,
+    );
+    if (!head) return { builds, rest };
+    const [, command, program, script, after] = head;
+    if (
+      /^(?:npm|pnpm|yarn|bun)$/.test(program!) &&
+      /^(?:build|compile)/.test(script!) &&
+      pkg.scripts.has(script!)
+    )
+      builds.push({ script: script! });
+    else if (/^(?:tsc|tsup|swc|esbuild|rollup)$/.test(program!)) builds.push({ command: command! });
+    else return { builds, rest };
+    rest = after!;
+  }
 }
 
 /** The file in the source that a command's file is, or is built from. */
@@ -111,6 +140,9 @@ function sourceOf(app: App, file: string | null): string | null {
 
 const CODE = ['js', 'mjs', 'cjs', 'ts', 'mts', 'cts'];
 const LISTENS = /\.listen\s*\(|createServer\s*\(|\bserve\s*\(|Bun\.serve|Deno\.serve|\.startServer\s*\(/;
+
+/** Does something in the file listen? */
+export const listens = (app: App, file: string): boolean => app.search([file], LISTENS) !== null;
 
 /** The file a server begins with: the setting, `main`, or a usual name that is there and listens. */
 export function entryFile(app: App, main: string | null, is_server: boolean): string | null {
@@ -139,6 +171,7 @@ export function runFile(pkg: NodePackage, entry: string): Start {
     command: `exec ${command}`,
     entry,
     node_version: null,
+    builds: [],
     evidence,
     warnings: [],
     ...more,

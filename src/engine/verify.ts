@@ -1,0 +1,48 @@
+/** Accepting a verify: an operation like any other, which waits for nobody and switches nothing. */
+import { KilnError } from '../domain/errors.ts';
+import type { Operation } from '../domain/operation.ts';
+import { isPromotable, type Version } from '../domain/version.ts';
+import { lockDeployment, takeSeq } from '../store/deployment.ts';
+import { type KeyScope, recordSubject } from '../store/idempotency.ts';
+import { recordObject } from '../store/object.ts';
+import { insertOperation } from '../store/operation.ts';
+import { releaseById } from '../store/release.ts';
+import { versionSecrets } from '../store/version.ts';
+import type { EngineContext } from './context.ts';
+import type { Queue } from './queue.ts';
+
+export async function acceptVerify(
+  ctx: EngineContext,
+  queue: Queue,
+  version: Version,
+  idempotency: KeyScope | null,
+): Promise<Operation> {
+  if (!isPromotable(version.state) || version.release_id === null)
+    throw new KilnError(
+      'VERSION_NOT_READY',
+      `Version ${version.version_number} (${version.id}) is ${version.state}; only a ready or archived version has a release to compare with.`,
+    );
+  const release = await releaseById(ctx.db, version.release_id);
+  const { source_key } = await versionSecrets(ctx.db, version.id);
+  const source = await ctx.objects.head(source_key);
+  if (release.collected_at !== null || source === null)
+    throw new KilnError(
+      'ARTIFACT_GONE',
+      `The ${source === null ? 'source snapshot' : 'artifact'} of version ${version.version_number} was collected by retention; there is nothing to compare.`,
+    );
+  await recordObject(ctx.db, { key: source_key, kind: 'source', size_bytes: source.size_bytes });
+  return ctx.db.transaction().execute(async (trx) => {
+    const deployment = await lockDeployment(trx, version.deployment_id);
+    const operation = await insertOperation(trx, {
+      id: ctx.newId('op'),
+      tenant_id: version.tenant_id,
+      kind: 'verify',
+      deployment_id: deployment.id,
+      version_id: version.id,
+      seq: await takeSeq(trx, deployment.id),
+    });
+    if (idempotency) await recordSubject(trx, idempotency, { operation_id: operation.id });
+    await queue.send(trx, operation);
+    return operation;
+  });
+}

@@ -1,0 +1,71 @@
+import type { ChildProcess } from 'node:child_process';
+import { Server, type Socket } from 'node:net';
+import type { MachineSpec } from '../driver.ts';
+import { openEgress } from './egress.ts';
+import type { HostNetwork } from './host-network.ts';
+import { type HostContact, OPEN_NETWORK, proxyEnvironment } from './policy.ts';
+
+/**
+ * How a machine with a network namespace of its own reaches its proxy, without a process in between: before the
+ * command starts, a short run of Node inside listens on the machine's loopback, hands the listening socket to the
+ * engine over its IPC channel, and is gone. From then on the engine itself accepts what comes to that socket;
+ * it lives in the machine's network although it is held outside, and nothing inside can be killed or counted.
+ */
+export interface Outlet {
+  /** Takes the listening socket when it comes. */
+  attach(child: ChildProcess): void;
+  contacts(): HostContact[];
+  close(): Promise<void>;
+}
+
+const PORT = 3128;
+const PROXY_URL = `http://127.0.0.1:${PORT}`;
+/** Where a machine sees Kiln's own Node; the app's is another, or none. */
+export const NODE_INSIDE = '/kiln/node';
+/** Descriptor of the channel; closed before the command starts. */
+export const CHANNEL_FD = 5;
+/** For `node -e`: about 40 ms of processor time. `process.send` is there because NODE_CHANNEL_FD says where. */
+export const LISTEN_CODE = `const s=require('net').createServer().listen(${PORT},'127.0.0.1',()=>process.send(0,s,()=>process.exit()))`;
+
+export async function openOutlet(spec: MachineSpec, host: HostNetwork): Promise<Outlet> {
+  const egress = await openEgress({
+    ...{ policy: spec.network ?? OPEN_NETWORK, socket_path: null, host },
+    on_refused(line) {
+      try {
+        spec.on_output('stderr', Buffer.from(`[kiln] ${line}\n`));
+      } catch {
+        // A log must never change the outcome (I12).
+      }
+    },
+  });
+  let server: Server | null = null;
+  let closed = false;
+  function attach(child: ChildProcess): void {
+    child.on('message', (_, handle: unknown) => {
+      // The command has not started, but a library that its environment preloads may have: one socket, no more.
+      if (server === null && !closed && handle instanceof Server) {
+        server = handle.on('error', () => undefined);
+        server.on('connection', (socket: Socket) => egress.serve(socket));
+      } else if (handle instanceof Server) handle.close();
+      else (handle as Socket | undefined)?.destroy?.();
+      if (child.connected) child.disconnect();
+    });
+  }
+  return {
+    attach,
+    contacts: egress.contacts,
+    async close() {
+      closed = true;
+      server?.close();
+      await egress.close();
+    },
+  };
+}
+
+/** An environment in which every program finds the proxy; what the app says about proxies cannot work here. */
+export function withProxy(env: Record<string, string>): Record<string, string> {
+  const proxy = proxyEnvironment(PROXY_URL);
+  const java = [proxy.JAVA_TOOL_OPTIONS, env.JAVA_TOOL_OPTIONS].filter(Boolean).join(' ');
+  const { ALL_PROXY: _, all_proxy: __, ...rest } = env;
+  return { ...rest, ...proxy, JAVA_TOOL_OPTIONS: java };
+}
