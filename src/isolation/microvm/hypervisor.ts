@@ -9,6 +9,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { SelfTest } from '../driver.ts';
+import type { CpioEntry } from './builder-image/initramfs.ts';
 
 export interface VmDrive {
   /** The guest finds its drives by these; see `Hypervisor.drive_names`. */
@@ -103,6 +104,8 @@ export interface Hypervisor {
   egress_url: string;
   /** How much longer things take than on hardware: 1 with KVM, more for emulation. Stretches boot and heartbeat limits. */
   slowness: number;
+  /** What its guests need in their initramfs besides the agent: `hypervisor.sh` and what that uses. */
+  guestFiles?(): Promise<CpioEntry[]>;
   /** Cheap check that it could be started at all (program, KVM); the driver then boots a real VM as its self-test. */
   check(): Promise<SelfTest>;
   /** Rejects when the hypervisor did not start; otherwise nothing is known of the guest yet. */

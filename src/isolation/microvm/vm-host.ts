@@ -40,7 +40,7 @@ export function openVmHost(o: {
     ...{ hypervisor: o.hypervisor, scanner: makeScanner(), data_key: o.data_key },
     ...{ work_dir: o.work_dir, search_path: o.search_path },
     boot() {
-      files ??= bootFiles(o.image);
+      files ??= (async () => bootFiles(o.image, (await o.hypervisor.guestFiles?.()) ?? []))();
       return files;
     },
   };

@@ -48,7 +48,7 @@ export interface FirecrackerClient {
 }
 
 export interface ClientOptions {
-  /** At most 107 bytes (socket-path.ts). */
+  /** At most 107 bytes (../short-path.ts). */
   socket_path: string;
   /** Per request. Default 5000. */
   timeout_ms?: number;

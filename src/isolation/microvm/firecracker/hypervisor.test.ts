@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import { promisify } from 'node:util';
 import { findProgram } from '../../program.ts';
 import type { Vm, VmNetwork, VmRecord, VmSpec } from '../hypervisor.ts';
 import { type FirecrackerHypervisor, type FirecrackerOptions, firecrackerHypervisor } from './hypervisor.ts';
-import { CHANNEL_PORTS, EGRESS_PORT } from './launch.ts';
+import { CHANNEL_PORTS, CONSOLE_NAME, EGRESS_PORT } from './launch.ts';
 import { DOCUMENT_ABSENT, loadApiDocument } from './testing/openapi.ts';
 import { type ProgramConfig, writePrograms } from './testing/program.ts';
 import { takeSnapshot } from './warm.ts';
@@ -311,6 +311,16 @@ describe('what the host lacks', () => {
     }).check();
     assert.ok(!other.ok && /something else/.test(other.reason), JSON.stringify(other));
   });
+});
+
+it('a guest that floods its console fills no disk, and its last words are kept (fake)', async (t) => {
+  const b = await bench(t, { guest: { noise_bytes: 3 * MIB, calls: { 9: 'x' } } });
+  const vm = await start(t, b);
+  const size = async () => (await stat(join(b.spec.dir, CONSOLE_NAME))).size;
+  await until(async () => (await size()) < MIB && /ENOENT/.test(await vm.console()));
+  const text = await vm.console();
+  assert.ok(text.length <= 64 * 1024);
+  assert.match(text, /noise\n.*port 9: connect ENOENT/s);
 });
 
 describe('warm starts (fake)', () => {

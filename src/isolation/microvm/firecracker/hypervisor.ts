@@ -95,16 +95,7 @@ export function firecrackerHypervisor(o: FirecrackerOptions): FirecrackerHypervi
     jailer: o.jailer === null ? null : find(o.jailer ?? 'jailer'),
     ...{ setpriv: find('setpriv'), socat: find('socat') },
   });
-  const kernels = new Map<string, Promise<string>>();
-  /** Unpacking reads and hashes the whole kernel: once per engine and file. */
-  const kernelOf = (path: string) => {
-    const { mtimeMs, size } = statSync(path);
-    const key = `${path} ${mtimeMs} ${size}`;
-    const found = kernels.get(key) ?? elfKernel(path, o.kernel_dir);
-    kernels.set(key, found);
-    found.catch(() => kernels.delete(key));
-    return found;
-  };
+  const kernelOf = rememberKernels(o.kernel_dir);
   const kvm_device = o.kvm_device ?? '/dev/kvm';
   const running = new WeakMap<Vm, RunningVm>();
 
@@ -161,11 +152,7 @@ export function firecrackerHypervisor(o: FirecrackerOptions): FirecrackerHypervi
       return launch(spec, files, (client, plan) => client.loadSnapshot(snapshotLoad(plan)));
     },
     running: (vm) => running.get(vm) ?? null,
-    async guestFiles() {
-      const { socat } = programs();
-      if (socat === null) throw new Error(`socat is not installed. ${INSTALL_SOCAT}`);
-      return await relayFiles(socat);
-    },
+    guestFiles: () => guestFiles(programs().socat),
     adopt: (record, spec) => adoptVm(record, spec, o.outbound_socket),
   };
 }
@@ -182,6 +169,24 @@ async function adoptVm(
   const root = join(spec.dir, state.root);
   const bridges = await openBridges({ root, channels, network: state.network, outbound_socket });
   return makeVm({ record, dir: spec.dir, state, bridges, ended: watchStranger(record) });
+}
+
+async function guestFiles(socat: string | null): Promise<CpioEntry[]> {
+  if (socat === null) throw new Error(`socat is not installed. ${INSTALL_SOCAT}`);
+  return await relayFiles(socat);
+}
+
+/** Unpacking reads and hashes the whole kernel: once per engine and file. */
+function rememberKernels(kernel_dir: string): (path: string) => Promise<string> {
+  const kernels = new Map<string, Promise<string>>();
+  return (path) => {
+    const { mtimeMs, size } = statSync(path);
+    const key = `${path} ${mtimeMs} ${size}`;
+    const found = kernels.get(key) ?? elfKernel(path, kernel_dir);
+    kernels.set(key, found);
+    found.catch(() => kernels.delete(key));
+    return found;
+  };
 }
 
 /** Without a jail the group that may open /dev/kvm, unless everybody may. */

@@ -6,11 +6,12 @@ import { z } from 'zod';
 import { readProc } from '../../marks.ts';
 import { removeTree } from '../../scratch.ts';
 import type { Vm, VmChannel, VmEnd, VmNetwork, VmRecord } from '../hypervisor.ts';
+import { openShortFolder, type ShortFolder } from '../short-path.ts';
 import { removeCgroups } from './cgroup.ts';
 import { type Channel, listenOnChannel } from './channel.ts';
 import { CHANNEL_PORTS, CONSOLE_NAME, EGRESS_PORT, LOG_NAME, STATE_NAME, STDERR_NAME } from './launch.ts';
 import { watchLogFile } from './log-file.ts';
-import { openSocketDir, type SocketDir } from './socket-path.ts';
+
 import { bridgeGuestTo, forwardPort, type Listener, socketOfPort, VSOCK_NAME } from './vsock.ts';
 
 /**
@@ -59,7 +60,7 @@ export function startTime(pid: number): string | null {
 }
 
 export interface Bridges {
-  folder: SocketDir;
+  folder: ShortFolder;
   channels: Map<VmChannel['name'], Channel>;
   close(reason: string): Promise<void>;
 }
@@ -71,7 +72,7 @@ export async function openBridges(o: {
   network: VmNetwork;
   outbound_socket: string | null;
 }): Promise<Bridges> {
-  const folder = openSocketDir(o.root);
+  const folder = openShortFolder(o.root);
   const channels = new Map<VmChannel['name'], Channel>();
   const listeners: Listener[] = [];
   const folders = [folder];
@@ -86,7 +87,7 @@ export async function openBridges(o: {
         channels.set(name, await listenOnChannel(name, folder.path(socketOfPort(CHANNEL_PORTS[name]))));
     const proxy = proxyOf(o.network, o.outbound_socket);
     if (proxy !== null) {
-      const beside = openSocketDir(dirname(proxy));
+      const beside = openShortFolder(dirname(proxy));
       folders.push(beside);
       const target_path = beside.path(basename(proxy));
       listeners.push(
