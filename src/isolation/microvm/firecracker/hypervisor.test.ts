@@ -169,7 +169,7 @@ for (const jailed of [false, true])
       const vm = await start(t, b);
       const moved = `${b.spec.dir}-moved`;
       await rename(b.spec.dir, moved);
-      (vm as Vm & { moved(dir: string): void }).moved(moved);
+      vm.moved(moved);
       assert.match(await vm.console(), /before/);
       vm.kill();
       await vm.exited;

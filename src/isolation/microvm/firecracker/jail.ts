@@ -70,8 +70,8 @@ async function copyInto(source: string, target: string, user: Owner): Promise<vo
 }
 
 /**
- * Without a jailer: the same names in the VM's own folder, as links, so that a snapshot taken of one VM finds the
- * drives of the next one.
+ * Without a jailer: the same names in the VM's own folder. A VM with a user of its own cannot look into the data
+ * folder, so its files are linked as into a jail; else a symbolic link will do, on any file system.
  */
 export async function prepareFolder(o: {
   root: string;
@@ -79,7 +79,11 @@ export async function prepareFolder(o: {
   files: readonly PlacedFile[];
   log_name: string;
 }): Promise<void> {
-  for (const file of o.files) await symlink(await realpath(file.path), join(o.root, file.name));
+  for (const file of o.files) {
+    const target = join(o.root, file.name);
+    if (o.user !== null) await place(target, file, o.user);
+    else await symlink(await realpath(file.path), target);
+  }
   await writeFile(join(o.root, o.log_name), '', { mode: 0o600, flag: 'wx' });
   if (o.user !== null) await chown(join(o.root, o.log_name), o.user.uid, o.user.gid);
 }

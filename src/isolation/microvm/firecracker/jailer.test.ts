@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -182,5 +182,14 @@ describe('a jail', () => {
       files: [{ name: 'drive-scratch', path: join(dir, 'scratch'), read_only: false }],
     });
     assert.equal(await readFile(join(root, 'drive-scratch'), 'utf8'), 'scratch');
+
+    // A user of its own cannot follow links into the data folder.
+    const own = join(dir, 'mch2');
+    await mkdir(own);
+    await prepareFolder({
+      ...{ root: own, user, log_name: 'vmm.log' },
+      files: [{ name: 'drive-scratch', path: join(dir, 'scratch'), read_only: false }],
+    });
+    assert.ok((await lstat(join(own, 'drive-scratch'))).isFile());
   });
 });
