@@ -34,7 +34,7 @@ export function parseListening(text: string): Map<string, ListeningPort> {
 }
 
 /** The kernel prints addresses as 32-bit words in the host's byte order (little-endian on all we support). */
-function readAddress(hex: string): string {
+export function readAddress(hex: string): string {
   const bytes = Buffer.from(hex, 'hex');
   for (let at = 0; at + 4 <= bytes.length; at += 4) bytes.subarray(at, at + 4).reverse();
   if (bytes.length === 4) return bytes.join('.');

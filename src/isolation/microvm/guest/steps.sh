@@ -1,0 +1,200 @@
+# What the agent does once it has a job. /job/config set: kind uid network processes memory_bytes disk_bytes
+# host_name; /job/run is the command, /job/home and /job/files go where their names say.
+
+used_blocks() { set -- $(stat -f -c '%b %f %S' /scratch); used=$((($1 - $2) * $3)); avail=$(($2 * $3)); }
+
+# HOME=/home: in an image that has home folders the job's own would hide them.
+prepare() {
+  mkdir -p /scratch/workspace /scratch/home /scratch/tmp
+  chmod 1777 /scratch/tmp
+  mount --bind /scratch/tmp /root/tmp
+  [ -d /job/files ] && cp -R /job/files/. /root/
+  if [ "$kind" = image ]; then
+    image_user
+  else
+    mkdir -p /root/workspace /root/home
+    [ -d /job/home ] && cp -R /job/home/. /scratch/home/
+    chown -hR "$uid:$gid" /scratch/workspace /scratch/home
+    mount --bind /scratch/workspace /root/workspace
+    mount --bind /scratch/home /root/home
+    mount_cache
+  fi
+  network
+  echo "${host_name:-kiln}" > /proc/sys/kernel/hostname
+  printf '127.0.0.1 localhost %s\n::1 localhost\n' "${host_name:-kiln}" > /root/etc/hosts
+  cp /job/run /root/dev/.kiln/run
+  chmod 755 /root/dev/.kiln/run
+  mount -o remount,ro,nosuid,mode=755 /root/dev
+  # With the lower group killed as a whole, a build never goes on with half of its processes.
+  echo "$memory_bytes" > $group/memory.max
+  echo 0 > $group/memory.swap.max 2>/dev/null
+  echo 1 > $group/memory.oom.group
+  # Counts threads, of which a Node process has about 11; processes are counted below.
+  echo $((processes * 16 + 64)) > $group/pids.max
+  [ "$read_only_root" = 1 ] && mount -o remount,ro /root
+  sync
+  used_blocks
+  used_before=$used
+}
+
+# `User` of an image: name or number, with or without a group; looked up in the image's own accounts.
+image_user() {
+  who=${image_user%%:*}
+  gid=0
+  uid=$who
+  while IFS=: read -r name _ number group_number _ home _; do
+    if [ "$name" = "$who" ] || [ "$number" = "$who" ]; then
+      uid=$number
+      gid=$group_number
+      break
+    fi
+  done < /root/etc/passwd 2>/dev/null
+  case $image_user in *:*)
+    gid=${image_user#*:}
+    while IFS=: read -r name _ number _; do
+      [ "$name" = "$gid" ] && gid=$number && break
+    done < /root/etc/group 2>/dev/null
+  esac
+  case $uid$gid in *[!0-9]*) broken 'the user of the image is not in its passwd file' ;; esac
+}
+
+mount_cache() {
+  cache=$(drive cache)
+  [ -n "$cache" ] || return
+  mkdir -p /root/cache
+  if ! mount -t ext4 -o noatime,nodev,nosuid,errors=remount-ro "$cache" /root/cache; then
+    say '{"event":"cache","state":"broken"}'
+    cache=
+    return
+  fi
+  set -- $(stat -f -c '%b %f' /root/cache)
+  state=kept
+  # Nearly full: package managers evict nothing themselves, so everything goes at once.
+  if [ $(($2 * 10)) -lt "$1" ]; then
+    find /root/cache -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+    state=emptied
+  fi
+  rm -rf /root/cache/lost+found
+  chown "$uid:$gid" /root/cache
+  say "{\"event\":\"cache\",\"state\":\"$state\",\"used_bytes\":$((($1 - $2) * 4096))}"
+}
+
+network() {
+  [ "$network" != none ] || return
+  ip addr add 10.0.2.15/24 dev eth0
+  ip link set eth0 up
+  [ "$network" = outbound ] || return
+  # The gateway is also an address of the host: only what lies behind it may be reached, and no metadata service.
+  ip route add default via 10.0.2.2 dev eth0 onlink
+  ip route add prohibit 10.0.2.2/32
+  ip route add prohibit 10.0.2.4/32
+  ip route add prohibit 169.254.0.0/16
+  rm -f /root/etc/resolv.conf
+  echo 'nameserver 10.0.2.3' > /root/etc/resolv.conf
+}
+
+# Pipes, so that /dev/stdout can be opened; counted, so that the host knows when it has everything.
+start_command() {
+  mkdir /pipes
+  for name in stdout stderr; do
+    mkfifo -m 600 "/pipes/$name"
+    chown "$uid:$gid" "/pipes/$name"
+    port=$(channel $name)
+    { tee "$port" < "/pipes/$name" | wc -c > "/pipes/$name.count"; } 3>&- &
+    eval "copy_$name=$!"
+  done
+  /run_command.sh "$group" "$uid" "$gid" 3>&- < /dev/null &
+  say '{"event":"started"}'
+}
+
+sample() {
+  memory=0
+  while read -r key value; do
+    case $key in
+      anon | shmem) memory=$((memory + value)) ;;
+      file_mapped) break ;;
+    esac
+  done < $group/memory.stat
+  tasks=0
+  while read -r _; do tasks=$((tasks + 1)); done < $group/cgroup.procs
+  read -r _ cpu < $group/cpu.stat
+  [ $memory -gt $peak_memory ] && peak_memory=$memory
+  [ $tasks -gt $peak_tasks ] && peak_tasks=$tasks
+  [ $tasks -gt "$processes" ] && reason=too_many_processes
+  read -r _ denied < $group/pids.events
+  [ "$denied" = 0 ] || reason=too_many_processes
+  while read -r key value; do [ $key = oom_kill ] && [ "$value" != 0 ] && reason=out_of_memory; done < $group/memory.events
+}
+
+measure_disk() {
+  used_blocks
+  disk=$((used - used_before))
+  [ $disk -gt $peak_disk ] && peak_disk=$disk
+  if [ $disk -gt "$disk_bytes" ] || [ $avail -lt 65536 ]; then reason=out_of_disk; fi
+}
+
+beat() {
+  say "{\"event\":\"beat\",\"memory_bytes\":$memory,\"processes\":$tasks,\"cpu_us\":$cpu,\"disk_bytes\":$disk}"
+}
+
+listening() {
+  rows=$(awk '$4 == "0A" { printf "%s\"%s\"", comma, $2; comma = "," }' /proc/net/tcp /proc/net/tcp6)
+  say "{\"event\":\"ports\",\"rows\":[$rows]}"
+}
+
+# One loop hears the host, samples, and notices the end. 100 ms a turn; the disk and the sign of life every tenth.
+follow_command() {
+  reason=exited peak_memory=0 peak_tasks=0 peak_disk=0 disk=0 cpu=0 turn=0 terminated=
+  while [ $reason = exited ]; do
+    if read -t 0.1 -r line <&3; then
+      case $line in
+        ports) listening ;;
+        usage) sample; beat ;;
+        term)
+          terminated=1
+          while read -r pid; do kill -TERM "$pid" 2>/dev/null; done < $group/cgroup.procs
+          ;;
+      esac
+    fi
+    sample
+    # After a request to stop, the others have their time as well when the main process goes at once.
+    if [ -e /exit ] && { [ -z "$terminated" ] || [ $tasks = 0 ]; }; then break; fi
+    turn=$((turn + 1))
+    if [ $((turn % 5)) = 0 ]; then measure_disk; fi
+    if [ $((turn % 10)) = 1 ]; then beat; fi
+  done
+  [ $reason != exited ] && say "{\"event\":\"limit\",\"reason\":\"$reason\"}"
+  echo 1 > $group/cgroup.kill
+  [ $reason != exited ] || { sample_end; measure_disk; }
+}
+
+# The group's own counters know what happened between two samples.
+sample_end() {
+  while read -r key value; do [ $key = oom_kill ] && [ "$value" != 0 ] && reason=out_of_memory; done < $group/memory.events
+  read -r _ denied < $group/pids.events
+  [ "$denied" = 0 ] || reason=too_many_processes
+  read -r _ cpu < $group/cpu.stat
+}
+
+finish() {
+  tries=0
+  while [ ! -e /exit ] && [ $tries -lt 100 ]; do usleep 20000; tries=$((tries + 1)); done
+  code=$(cat /exit 2>/dev/null || echo 137)
+  wait "$copy_stdout" "$copy_stderr"
+  out=$(cat /pipes/stdout.count)
+  err=$(cat /pipes/stderr.count)
+  say "{\"event\":\"over\",\"reason\":\"$reason\",\"code\":$code,\"stdout_bytes\":${out:-0},\"stderr_bytes\":${err:-0},\"memory_bytes\":$peak_memory,\"processes\":$peak_tasks,\"cpu_us\":$cpu,\"disk_bytes\":$peak_disk}"
+  [ -n "$cache" ] && umount /root/cache
+  if [ "$kind" = workspace ]; then
+    # A full disk, a sparse file larger than the output drive: the host is told, and takes nothing.
+    failed=0
+    written=$(tar -c -f - -C /scratch/workspace . | tee "$(drive output)" 2>/output.errors | wc -c)
+    [ -s /output.errors ] && failed=1
+    say "{\"event\":\"output\",\"bytes\":${written:-0},\"failed\":$failed}"
+  fi
+  sync
+  say '{"event":"done"}'
+  # The host ends the VM; without a host (an instance whose engine is gone) it ends by itself.
+  read -t 5 -r line <&3
+  poweroff -f
+}
