@@ -298,6 +298,26 @@ it('takes no credentials along to another host', async () => {
   );
 });
 
+it('answers no challenge of a host that it was sent on to', async () => {
+  await using at = await place();
+  await using there = await place();
+  await using thief = await fakeRegistry();
+  await using of = await setup(at, {
+    auth: { kind: 'basic', ...USER },
+    redirect_blobs: `http://${thief.host}`,
+  });
+  await of.push({ credentials: USER });
+  for (const challenge of ['Basic realm="x"', `Bearer realm="http://${thief.host}/token"`]) {
+    const ask = (_: unknown, response: http.ServerResponse) =>
+      !!response.writeHead(401, { 'www-authenticate': challenge }).end();
+    thief.faults.push(...Array.from({ length: 9 }, () => ({ match: /blobs/, act: ask })));
+    await assert.rejects(of.pull(there, { credentials: USER }), code('FORBIDDEN'));
+  }
+  assert.ok(
+    thief.asked.every(({ authorization, path }) => authorization === undefined && !path.includes('token')),
+  );
+});
+
 it('goes through the proxy of the environment, except to where it is told not to', async () => {
   await using at = await place();
   await using there = await place();
