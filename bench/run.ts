@@ -6,6 +6,7 @@ const BENCHES: Record<string, () => Promise<{ run(): Promise<unknown> }>> = {
   publish: () => import('./publish.ts'),
   start: () => import('./start.ts'),
   edge: () => import('./edge.ts'),
+  images: () => import('./images.ts'),
 };
 
 const wanted = process.argv.slice(2);

@@ -126,7 +126,7 @@ function round2(value: number): number {
 }
 
 /** The same workspace each time: a linear congruential generator (Numerical Recipes) is all the chance in it. */
-async function makeWorkspace(root: string): Promise<void> {
+export async function makeWorkspace(root: string): Promise<void> {
   let state = 1;
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;

@@ -1,7 +1,11 @@
 #!/bin/sh
 # Debian packages that `npm run test:system` needs; the languages build fixture apps of their ecosystems. Idempotent; says what it installs.
 set -eu
-want="bubblewrap postgresql wrk squashfs-tools squashfs-tools-ng skopeo umoci docker-registry ruby ruby-bundler php-cli composer elixir"
+# What for: machines and images; databases and load; the languages of fixture apps.
+want="bubblewrap qemu-system-x86 docker.io iptables e2fsprogs squashfs-tools squashfs-tools-ng mmdebstrap cpio busybox-static kmod zstd socat
+  skopeo umoci docker-registry openssl
+  postgresql wrk
+  ruby ruby-bundler php-cli composer elixir"
 missing=""
 for package in $want; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"

@@ -36,6 +36,8 @@ export class Identity {
     const known = this.#headers.get(scope);
     const answer = await this.#wire.send(known ? withHeader(request, known) : request);
     if (answer.status !== 401) return answer;
+    // A host that we were sent on to is not the one that the credentials are for, whatever it asks.
+    if (answer.url.origin !== request.url.origin) return answer;
     const challenge = parseChallenge(String(answer.headers['www-authenticate'] ?? ''));
     answer.body.resume();
     if (!challenge) throw denied(request.url, 'it asks for credentials in a way that is not known');

@@ -6,6 +6,7 @@ import http from 'node:http';
 import https from 'node:https';
 import type { Readable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
+import tls from 'node:tls';
 import { KilnError } from '../../domain/errors.ts';
 import { isLoopback } from './reference.ts';
 
@@ -39,7 +40,7 @@ export interface WireOptions {
   scheme?: 'http' | 'https';
   /** HTTP_PROXY, HTTPS_PROXY, NO_PROXY of the engine's environment. */
   proxy_env?: Record<string, string | undefined>;
-  /** Certificates besides the system's, PEM. */
+  /** Certificates to trust besides those of Node and of the system, PEM. */
   ca?: string[];
   /** No byte for so long ends an attempt. Milliseconds. */
   idle_ms?: number;
@@ -59,7 +60,7 @@ export function baseUrl(host: string, { scheme }: WireOptions): URL {
 export function makeWire(o: WireOptions): Wire {
   const settings = { keepAlive: true, maxSockets: MAX_SOCKETS, proxyEnv: o.proxy_env ?? {} };
   const plain = new http.Agent(settings);
-  const secure = new https.Agent({ ...settings, ...(o.ca ? { ca: o.ca } : {}) });
+  const secure = new https.Agent({ ...settings, ca: trusted(o.ca ?? []) });
   const idle_ms = o.idle_ms ?? 60_000;
   const once = async (request: Request): Promise<Answer> => {
     let { url, headers } = request;
@@ -82,6 +83,11 @@ export function makeWire(o: WireOptions): Wire {
       secure.destroy();
     },
   };
+}
+
+/** Naming any certificate takes the others' place, so all are named: Node's own, the environment's, the system's. */
+function trusted(ca: string[]): string[] {
+  return [...new Set([...tls.getCACertificates('default'), ...tls.getCACertificates('system'), ...ca])];
 }
 
 /** Credentials stay with the host that they were given for. */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import path from 'node:path';
 import { it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -29,22 +29,48 @@ async function freePort(): Promise<number> {
 /** bcrypt of `se:cret`. */
 const USERS = 'me:$2b$04$s.UfloaKMN95sRGYe7PMA.Nu.4FXChKtXp78MZQSBvQbSpXvb9TT.\n';
 
-async function registry(at: Place, name: string, o: { users?: string } = {}) {
+async function registry(at: Place, name: string, o: { users?: string; tls?: boolean } = {}) {
   const dir = path.join(at.dir, name);
   await mkdir(dir);
   const port = await freePort();
   const host = `127.0.0.1:${port}`;
   const auth = o.users ? `auth: {htpasswd: {realm: test, path: ${dir}/users}}\n` : '';
+  const [key, cert] = [path.join(dir, 'key.pem'), path.join(dir, 'cert.pem')];
+  if (o.tls) {
+    const subject = ['-subj', '/CN=kiln test', '-addext', 'subjectAltName=IP:127.0.0.1'];
+    await run(
+      'openssl',
+      'req',
+      '-x509',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-days',
+      '2',
+      ...subject,
+      '-keyout',
+      key,
+      '-out',
+      cert,
+    );
+  }
+  const tls = o.tls ? `, tls: {certificate: ${cert}, key: ${key}}` : '';
   if (o.users) await writeFile(path.join(dir, 'users'), o.users);
   await writeFile(
     path.join(dir, 'config.yml'),
-    `version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: ${dir}/data}}\nhttp: {addr: "${host}"}\n${auth}`,
+    `version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: ${dir}/data}}\nhttp: {addr: "${host}"${tls}}\n${auth}`,
   );
   const server = spawn('docker-registry', ['serve', path.join(dir, 'config.yml')], { stdio: 'ignore' });
   const exited = once(server, 'exit');
-  for (let i = 0; i < 200 && !(await fetch(`http://${host}/v2/`).catch(() => null)); i++) await pause(50);
+  const listens = () =>
+    new Promise((resolve) => {
+      const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
+      socket.on('connect', () => socket.destroy());
+    });
+  for (let i = 0; i < 200 && !(await listens()); i++) await pause(50);
   return {
     host,
+    cert,
     async [Symbol.asyncDispose]() {
       server.kill('SIGKILL');
       await exited;
@@ -116,6 +142,19 @@ it('a registry that wants a password gets it, and nobody without it gets in', {
   const pull = { objects: at.objects, reference, max_bytes: 1e8, architecture: 'amd64' };
   await assert.rejects(pullImage({ ...pull, access: { credentials: wrong } }), isDenied);
   assert.equal((await pullImage({ ...pull, access: { credentials } })).digest, image.digest);
+});
+
+it('speaks TLS, and only with whom it trusts', { timeout: MAX_MS }, async () => {
+  await using at = await place();
+  await using secure = await registry(at, 'secure', { tls: true });
+  const image = await anImage(at);
+  const reference = `${secure.host}/team/app:1`;
+  const access = { scheme: 'https' as const, backoff_ms: 1 };
+  const isUntrusted = (error: unknown) =>
+    error instanceof KilnError && /cannot be reached \(\w*SELF_SIGNED\w*\)/.test(error.message);
+  await assert.rejects(pushImage({ image, reference, access }), isUntrusted);
+  const ca = [await readFile(secure.cert, 'utf8')];
+  await pushImage({ image, reference, access: { ...access, ca } });
 });
 
 it('takes the archives that skopeo writes', { timeout: MAX_MS }, async () => {

@@ -298,6 +298,39 @@ it('takes no credentials along to another host', async () => {
   );
 });
 
+it('answers no challenge of a host that it was sent on to', async () => {
+  await using at = await place();
+  await using there = await place();
+  await using thief = await fakeRegistry();
+  await using of = await setup(at, {
+    auth: { kind: 'basic', ...USER },
+    redirect_blobs: `http://${thief.host}`,
+  });
+  await of.push({ credentials: USER });
+  for (const challenge of ['Basic realm="x"', `Bearer realm="http://${thief.host}/token"`]) {
+    const ask = (_: unknown, response: http.ServerResponse) =>
+      !!response.writeHead(401, { 'www-authenticate': challenge }).end();
+    thief.faults.push(...Array.from({ length: 9 }, () => ({ match: /blobs/, act: ask })));
+    await assert.rejects(of.pull(there, { credentials: USER }), code('FORBIDDEN'));
+  }
+  assert.ok(
+    thief.asked.every(({ authorization, path }) => authorization === undefined && !path.includes('token')),
+  );
+});
+
+it('goes through the proxy of the environment, except to where it is told not to', async () => {
+  await using at = await place();
+  await using there = await place();
+  await using of = await setup(at);
+  await of.push();
+  const proxy_env = { HTTP_PROXY: `http://${of.registry.host}`, NO_PROXY: 'other.test' };
+  of.registry.asked.length = 0;
+  await of.pull(there, { scheme: 'http', proxy_env }, { reference: 'registry.test/team/app:1' });
+  assert.match(of.registry.asked[0]!.path, /^http:\/\/registry\.test\/v2\/team\/app\/manifests\/1$/);
+  const direct = of.pull(there, { scheme: 'http', proxy_env }, { reference: 'other.test/team/app:1' });
+  await assert.rejects(direct, code('STORAGE_FAILED', /cannot be reached/));
+});
+
 it('goes from https to nothing less', () => {
   const from = new URL('https://registry.example/v2/a');
   assert.equal(resolveLocation('/x?y=%2B', from).href, 'https://registry.example/x?y=%2B');

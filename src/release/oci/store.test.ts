@@ -63,6 +63,28 @@ it('notices on reading that a stored blob was changed', async () => {
   await assert.rejects(getDocument(at.objects, DIGEST), BlobMismatch);
 });
 
+it('puts the right bytes in the place of a blob that was cut short', async () => {
+  await using at = await place();
+  const file = path.join(at.tmp_dir, 'x');
+  const put = [
+    () => putBlob(at.objects, Readable.from([HELLO]), { digest: DIGEST, size: 5 }),
+    () => writeFile(file, HELLO).then(() => putBlobFile(at.objects, file)),
+  ];
+  for (const again of put) {
+    await again();
+    await writeFile(at.objects.localPath(blobKey(DIGEST))!, 'hel');
+    assert.deepEqual(await again(), { digest: DIGEST, size_bytes: 5 });
+    assert.equal((await getDocument(at.objects, DIGEST)).toString(), 'hello');
+  }
+  const lie = putBlob(at.objects, Readable.from([HELLO]), { digest: DIGEST, size: 4 });
+  await assert.rejects(lie, BlobMismatch);
+  assert.equal(
+    (await getDocument(at.objects, DIGEST)).toString(),
+    'hello',
+    'a lie about the size removes nothing',
+  );
+});
+
 it('reads back the image it put', async () => {
   await using at = await place();
   const image = await imageOf(at.objects, [[{ name: 'a', content: 'a' }], [{ name: 'b', content: 'b' }]]);
