@@ -5,7 +5,7 @@ import { cacheEnvironment } from '../cache.ts';
 import type { DriverOptions, IsolationDriver, MachineSpec } from '../driver.ts';
 import { openHost, type Prepared } from '../host.ts';
 import { startMachine } from '../machine.ts';
-import { NODE_INSIDE, openOutlet, withProxy } from '../network/outlet.ts';
+import { FETCH_PROXY, NODE_INSIDE, openOutlet, withProxy } from '../network/outlet.ts';
 import { findProgram } from '../program.ts';
 import { machinePath } from '../toolchain.ts';
 import { bubblewrapLaunch, bubblewrapOptions, type UserNamespace } from './launch.ts';
@@ -39,7 +39,12 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       data_dir: await realpath(o.data_dir),
     });
     const cache = spec.kind === 'build' ? (spec.cache ?? null) : null;
-    if (outlet !== null) mounts.push({ kind: 'read', from: process.execPath, to: NODE_INSIDE });
+    const node = tools.find((tool) => tool.name === 'node')?.version ?? null;
+    if (outlet !== null)
+      mounts.push(
+        { kind: 'read', from: process.execPath, to: NODE_INSIDE },
+        { kind: 'read', ...FETCH_PROXY },
+      );
     const env = {
       PATH: machinePath(tools, host.search_path),
       HOME: '/home',
@@ -55,7 +60,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       ...{
         cache_dir: cache?.dir ?? null,
         own_network: outlet !== null,
-        env: outlet === null ? env : withProxy(env),
+        env: outlet === null ? env : withProxy(env, node),
       },
     });
     return bubblewrapLaunch({ bwrap, spec, options, marks, limit_arguments, outlet });

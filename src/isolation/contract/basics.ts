@@ -7,7 +7,7 @@ import { ENGINE_SECRET, newMark, openBench, processesWith, until } from './harne
 
 /** What every driver adds to the environment; the shell adds PWD and its like. */
 const ADDED =
-  /^(PATH|HOME|TMPDIR|LANG|PWD|OLDPWD|SHLVL|_|KILN_MACHINE|KILN_DATA|PIP_[A-Z_]+|GO[A-Z]+|(YARN_)?(HTTPS?|NO)_PROXY|(npm_config_)?(https?_|no_?)?proxy|NODE_USE_ENV_PROXY|JAVA_TOOL_OPTIONS)$/;
+  /^(PATH|HOME|TMPDIR|LANG|PWD|OLDPWD|SHLVL|_|KILN_MACHINE|KILN_DATA|PIP_[A-Z_]+|GO[A-Z]+|(YARN_)?(HTTPS?|NO)_PROXY|(npm_config_)?(https?_|no_?)?proxy|NODE_USE_ENV_PROXY|NODE_OPTIONS|JAVA_TOOL_OPTIONS)$/;
 
 export function basicCases(bench: () => Bench): void {
   it('reports exit codes and signals', async () => {

@@ -108,6 +108,16 @@ export function networkCases(bench: () => Bench): void {
     assert.match(none.stderr(), /\[kiln\] network: localhost:\d+ is refused/);
   });
 
+  claimed("Node's own fetch goes through the proxy, whatever its version", async () => {
+    const script = `fetch('https://somewhere.example/').catch((error) => console.log(String(error.cause)))`;
+    const { stdout, exit } = await run(`node -e "${script}"`, 'none');
+    assert.match(stdout(), /403|proxy/i);
+    assert.deepEqual(
+      exit.hosts?.map((one) => [one.host, one.port]),
+      [['somewhere.example', 443]],
+    );
+  });
+
   claimed('its way out costs the machine no process and is gone with it', async () => {
     const { machine, stdout } = await bench().start('echo up; exec sleep 60', { kind: 'exec' });
     await until('it runs', () => stdout() !== '');

@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { Server, type Socket } from 'node:net';
+import { join } from 'node:path';
 import type { MachineSpec } from '../driver.ts';
 import { openEgress } from './egress.ts';
 import type { HostNetwork } from './host-network.ts';
@@ -22,6 +23,11 @@ const PORT = 3128;
 const PROXY_URL = `http://127.0.0.1:${PORT}`;
 /** Where a machine sees Kiln's own Node; the app's is another, or none. */
 export const NODE_INSIDE = '/kiln/node';
+/** Teaches built-in `fetch` of an old Node about proxies; where it is on the host and in a machine. */
+export const FETCH_PROXY = {
+  from: join(import.meta.dirname, 'fetch-proxy.cjs'),
+  to: '/kiln/fetch-proxy.cjs',
+} as const;
 /** Descriptor of the channel; closed before the command starts. */
 export const CHANNEL_FD = 5;
 /** For `node -e`: about 40 ms of processor time. `process.send` is there because NODE_CHANNEL_FD says where. */
@@ -62,10 +68,26 @@ export async function openOutlet(spec: MachineSpec, host: HostNetwork): Promise<
   };
 }
 
-/** An environment in which every program finds the proxy; what the app says about proxies cannot work here. */
-export function withProxy(env: Record<string, string>): Record<string, string> {
+/**
+ * An environment in which every program finds the proxy; what the app says about proxies cannot work here.
+ * `node_version` is that of the machine's own Node, null without one.
+ */
+export function withProxy(env: Record<string, string>, node_version: string | null): Record<string, string> {
   const proxy = proxyEnvironment(PROXY_URL);
-  const java = [proxy.JAVA_TOOL_OPTIONS, env.JAVA_TOOL_OPTIONS].filter(Boolean).join(' ');
+  const joined = (...texts: (string | undefined)[]) => texts.filter(Boolean).join(' ');
   const { ALL_PROXY: _, all_proxy: __, ...rest } = env;
-  return { ...rest, ...proxy, JAVA_TOOL_OPTIONS: java };
+  return {
+    ...rest,
+    ...proxy,
+    JAVA_TOOL_OPTIONS: joined(proxy.JAVA_TOOL_OPTIONS, env.JAVA_TOOL_OPTIONS),
+    ...(knowsProxies(node_version)
+      ? {}
+      : { NODE_OPTIONS: joined(`--require=${FETCH_PROXY.to}`, env.NODE_OPTIONS) }),
+  };
+}
+
+/** From 22.21 and 24 on Node's own `fetch` reads NODE_USE_ENV_PROXY; 23 has ended without. */
+function knowsProxies(node_version: string | null): boolean {
+  const [major = 0, minor = 0] = (node_version ?? '99.0').split('.').map(Number);
+  return major >= 24 || (major === 22 && minor >= 21);
 }
