@@ -56,7 +56,8 @@ describe('failures leave production alone', () => {
   });
 
   test('the build prints what no database takes (NUL, half a character)', async () => {
-    const noise = "printf 'a\\0b\\n'; node -e 'process.stdout.write(Buffer.from([0xed, 0xa0, 0xbd, 10]))'; exit 5";
+    const noise =
+      "printf 'a\\0b\\n'; node -e 'process.stdout.write(Buffer.from([0xed, 0xa0, 0xbd, 10]))'; exit 5";
     const version = await fails(await staticSite('x'), 'BUILD_FAILED', {
       build_command: noise,
       output_path: '.',

@@ -46,7 +46,6 @@ export async function startMachine(
   const secrets = await versionSecrets(ctx.db, version.id);
   const env = openEnv(ctx.vault, version.id, 'run', secrets.env_encrypted);
   const port = await choosePort(version.run_settings?.port ?? recipe.port, ports);
-  ports.add(port);
   const log = openLog(instanceLogPath(ctx, instance.id), {
     max_bytes: ctx.bounds.log_bytes,
     secrets: secretValues(env),
