@@ -39,13 +39,17 @@ export interface SnapshotBench {
   aims: { cold_to_tar_at_most: 1.2; cold_to_unchanged_at_least: 10 };
 }
 
+/** Measures and prints. */
 export async function run(): Promise<SnapshotBench> {
   const dir = await mkdtemp(join(tmpdir(), 'kiln-bench-snapshot-'));
   try {
     const root = join(dir, 'workspace');
     await makeWorkspace(root);
     await pause(RACY_MS + 100); // younger files are never taken as unchanged
-    return await measure(dir, root);
+    const result = await measure(dir, root);
+    printTable(result);
+    console.log(JSON.stringify(result));
+    return result;
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
@@ -174,13 +178,10 @@ function printTable(result: SnapshotBench): void {
     'ours, cold': result.cold_ms,
     'ours, unchanged': result.unchanged_ms,
   };
+  console.log('\nsnapshot of 20,000 files and 160 MB');
   console.table(
     Object.fromEntries(Object.entries(rows).map(([what, ms]) => [what, { median_ms: ms ?? 'not here' }])),
   );
 }
 
-if (import.meta.main) {
-  const result = await run();
-  console.log(JSON.stringify(result));
-  printTable(result);
-}
+if (import.meta.main) await run();

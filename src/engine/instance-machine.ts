@@ -52,7 +52,6 @@ export async function startMachine(
   const env = await runEnv(ctx, version);
   // The app inside an image has a network of its own: which port of the host leads there does not matter to it.
   const port = await choosePort(recipe ? (version.run_settings?.port ?? recipe.port) : null, ports);
-  ports.add(port);
   const log = instanceLog(ctx, instance.id, env);
   const limits = instanceLimits(ctx, version);
   try {

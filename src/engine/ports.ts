@@ -1,13 +1,35 @@
+import { randomInt } from 'node:crypto';
 import net from 'node:net';
 
-/** A port that instances may listen on: the wanted one when nothing on this machine holds it, else a free one. */
-export async function choosePort(wanted: number | null, taken: ReadonlySet<number>): Promise<number> {
-  if (wanted !== null && !taken.has(wanted) && (await isFree(wanted))) return wanted;
-  for (let tries = 0; tries < 100; tries++) {
-    const port = await anyPort();
-    if (!taken.has(port)) return port;
+/**
+ * Ports for instances lie below those that systems give to outgoing connections (Linux: from 32768, others: from
+ * 49152): an app needs seconds until it binds its port, and under load any outgoing connection, our own to other
+ * instances included, could have taken it meanwhile. Nor are they those that Kubernetes gives away (from 30000).
+ */
+const FIRST_PORT = 10_240;
+const END_PORT = 30_000;
+const TRIES = 100;
+
+/**
+ * A port that an instance may listen on, entered in `taken`: the wanted one when nothing on this machine holds it,
+ * else a free one.
+ */
+export async function choosePort(wanted: number | null, taken: Set<number>): Promise<number> {
+  if (wanted !== null && (await take(wanted, taken))) return wanted;
+  for (let tries = 0; tries < TRIES; tries++) {
+    const port = randomInt(FIRST_PORT, END_PORT);
+    if (await take(port, taken)) return port;
   }
   throw new Error('no free port on this machine');
+}
+
+/** Entered before anybody is asked, so that two that start at once do not both find it free. */
+async function take(port: number, taken: Set<number>): Promise<boolean> {
+  if (taken.has(port)) return false;
+  taken.add(port);
+  if (await isFree(port)) return true;
+  taken.delete(port);
+  return false;
 }
 
 /** Free on every address: an app may bind any of them. */
@@ -24,16 +46,5 @@ function binds(port: number, host: string): Promise<boolean> {
       resolve(error.code !== 'EADDRINUSE' && error.code !== 'EACCES'),
     );
     server.listen({ port, host, exclusive: true }, () => server.close(() => resolve(true)));
-  });
-}
-
-function anyPort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = net.createServer();
-    server.once('error', reject);
-    server.listen({ port: 0, host: '127.0.0.1', exclusive: true }, () => {
-      const { port } = server.address() as net.AddressInfo;
-      server.close(() => resolve(port));
-    });
   });
 }
