@@ -14,6 +14,8 @@ export interface Instruction {
 export interface Stage {
   /** The image or the earlier stage it starts from, with variables filled in; null when one has no value. */
   base: string | null;
+  /** The image under all the stages it starts from; null when a variable in it has no value. */
+  image: string | null;
   /** As written, for people. */
   from: string;
   name: string | null;
@@ -102,6 +104,7 @@ export function stagesOf(text: string): Stage[] {
       values = new Map(parent?.values);
       stages.push({
         base,
+        image: parent ? parent.image : base,
         from: from[1]!,
         name: from[2]?.toLowerCase() ?? null,
         line: instruction.line,

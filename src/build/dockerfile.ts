@@ -4,6 +4,7 @@
  */
 import type { Evidence } from '../domain/plan.ts';
 import type { App } from './detect/app.ts';
+import type { Detection } from './detect/detector.ts';
 import { filledIn, type Instruction, type Stage, stagesOf } from './dockerfile-syntax.ts';
 
 export interface DockerfileFacts {
@@ -43,9 +44,9 @@ export function readDockerfile(app: App, dir: string): DockerfileFacts | null {
       warnings: [`${file} has no FROM; BuildKit refuses it.`],
     };
   }
-  const base = stage.base ?? stage.from;
+  const base = stage.image ?? stage.from;
   const warnings =
-    stage.base === null
+    stage.image === null
       ? [
           `${file}:${stage.line}: ${stage.from} names an ARG without a default; BuildKit refuses it without one.`,
         ]
@@ -73,6 +74,20 @@ export function readDockerfile(app: App, dir: string): DockerfileFacts | null {
     evidence,
     warnings,
   };
+}
+
+/** The app in the image is the one beside the Dockerfile: what Rails answers at /up, it answers there too. */
+export function withAppBeside(facts: DockerfileFacts, app: Detection | null): DockerfileFacts {
+  const startup_timeout_ms = Math.max(facts.startup_timeout_ms ?? 0, app?.startup_timeout_ms ?? 0) || null;
+  const path = app?.health_check_path ?? null;
+  if (facts.health_check_path !== null || !app || path === null) return { ...facts, startup_timeout_ms };
+  const evidence: Evidence = {
+    file: app.evidence[0]?.file ?? '.',
+    line: null,
+    found: app.framework ?? app.ecosystem,
+    follows: `healthy when GET ${path} answers 2xx`,
+  };
+  return { ...facts, startup_timeout_ms, health_check_path: path, evidence: [...facts.evidence, evidence] };
 }
 
 const last = (stage: Stage, name: string): Instruction | undefined =>
@@ -184,7 +199,7 @@ function startEvidence(
   const command = last(stage, 'CMD');
   const user = last(stage, 'USER');
   const of = entrypoint ?? command;
-  if (!of && stage.base?.toLowerCase() === 'scratch')
+  if (!of && stage.image?.toLowerCase() === 'scratch')
     warnings.push(
       `${file}: the last stage is FROM scratch and has neither CMD nor ENTRYPOINT, so the image starts nothing.`,
     );

@@ -10,7 +10,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
-import { after, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import buildable from '../../test/fixtures/buildable.json' with { type: 'json' };
 import type { Plan } from '../domain/plan.ts';
 import { findToolchains } from '../isolation/toolchain.ts';
@@ -126,17 +126,27 @@ async function answers(plan: Plan, cwd: string, env: Record<string, string>): Pr
 
 const offered = await findToolchains(path.join(delimiter));
 
-for (const name of chosen) {
-  const result = makePlan(diskFiles(join(APPS, name)), { overrides: {} });
-  assert.ok(result.ok, name);
-  const missing = result.plan.toolchains.map((tool) => tool.name).find((tool) => !installed(tool));
-  const versions = checkToolchains(result.plan, offered);
-  const skip = missing ? `${missing} is not installed` : versions.ok ? false : versions.message;
-  test(name, { skip }, async () => {
-    assert.ok(versions.ok);
-    await carryOut(name, versions.plan);
-  });
-}
+/** Maven's local repository is not made for two at a time. */
+let maven: Promise<void> = Promise.resolve();
+
+// Two at a time: much of a build is waiting for a registry.
+describe('apps', { concurrency: 2 }, () => {
+  for (const name of chosen) {
+    const result = makePlan(diskFiles(join(APPS, name)), { overrides: {} });
+    assert.ok(result.ok, name);
+    const tools = result.plan.toolchains.map((tool) => tool.name);
+    const missing = tools.find((tool) => !installed(tool));
+    const versions = checkToolchains(result.plan, offered);
+    const skip = missing ? `${missing} is not installed` : versions.ok ? false : versions.message;
+    test(name, { skip }, async () => {
+      assert.ok(versions.ok);
+      if (!tools.includes('mvn')) return await carryOut(name, versions.plan);
+      const turn = maven.then(() => carryOut(name, versions.plan));
+      maven = turn.catch(() => undefined);
+      await turn;
+    });
+  }
+});
 
 async function carryOut(name: string, plan: Plan): Promise<void> {
   const work = mkdtempSync(join(tmpdir(), 'kiln-app-'));

@@ -8,7 +8,7 @@ import type { App } from './detect/app.ts';
 import { type Detection, detection as emptyDetection } from './detect/detector.ts';
 import { DETECTORS, type Detected } from './detect/index.ts';
 import { hasPage, packFolder, sourceIn } from './detect/static.ts';
-import { type DockerfileFacts, readDockerfile } from './dockerfile.ts';
+import { type DockerfileFacts, readDockerfile, withAppBeside } from './dockerfile.ts';
 import { cleanPath, joinPath, type SourceFiles } from './files.ts';
 import { lookForApp } from './look.ts';
 import { readSettings, type SettingSources, type Settings } from './settings.ts';
@@ -160,8 +160,9 @@ function explicit(of: Case): PlanResult {
   return complete(of, 'explicit', reason, found);
 }
 
-function fromDockerfile(of: Case, facts: DockerfileFacts): PlanResult {
+function fromDockerfile(of: Case, written: DockerfileFacts): PlanResult {
   const { detected, settings } = of;
+  const facts = withAppBeside(written, settings.output_path ? null : detected.detection);
   const rule = detected.detection?.ecosystem;
   const lost = rule ? [{ rule, lost_because: 'A Dockerfile outranks detection.' }] : [];
   const found = emptyDetection({

@@ -3,6 +3,7 @@ import type { Toolchain } from '../../domain/plan.ts';
 import { quote } from '../quote.ts';
 import { type App, versionFile } from './app.ts';
 import { type Detector, detection } from './detector.ts';
+import { healthRoute } from './health.ts';
 import { fixedPort, fixedPortNotes } from './port.ts';
 
 const FRAMEWORKS: [string, string][] = [
@@ -82,6 +83,7 @@ export const go: Detector = {
       app,
       fixedPort(app, [...new Set([...inside, ...files])], PORT_IN_CODE, READS_PORT),
     );
+    const health = healthRoute(app, [...new Set([...inside, ...files])]);
     const cgo = app.search(files, /^\s*(?:import\s+)?"C"\s*$/);
     const main = inside.find((file) => app.search([file], MAIN)) ?? chosen.dir;
     const vendored = app.exists('vendor/modules.txt') ? ' -mod=vendor' : '';
@@ -99,6 +101,7 @@ export const go: Detector = {
       ],
       start: 'exec ./.kiln/bin/app',
       port: fixed.port,
+      health_check_path: health?.path ?? null,
       // A module cache that is read-only cannot be cleaned up after the build.
       build_env: {
         GOFLAGS: '-modcacherw',
@@ -122,6 +125,7 @@ export const go: Detector = {
             ]
           : []),
         ...fixed.evidence,
+        ...(health ? [health.evidence] : []),
       ],
       would_change: ['entrypoint names the folder of another main package, such as cmd/api.'],
       warnings: fixed.warnings,

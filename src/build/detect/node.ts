@@ -3,6 +3,7 @@ import type { Evidence } from '../../domain/plan.ts';
 import { quote } from '../quote.ts';
 import { type App, openApp } from './app.ts';
 import { type Detection, type Detector, detection, type Stuck } from './detector.ts';
+import { healthRoute } from './health.ts';
 import { buildCommands, buildEvidence } from './node/build.ts';
 import type { FrameworkPlan } from './node/framework.ts';
 import { frameworksOf, serverLibrary } from './node/frameworks.ts';
@@ -22,6 +23,7 @@ import {
 } from './node/start.ts';
 import { workspacePackages, workspacePatterns } from './node/workspace.ts';
 import { fixedPortNotes } from './port.ts';
+import { siteFolder } from './static.ts';
 
 /** What only the folder of an app has. */
 const APP_FILES =
@@ -200,6 +202,7 @@ function serverDetection(
   const port =
     framework?.kind === 'dynamic' && framework.framework !== 'nest' ? null : fixedNodePort(pkg.app, code);
   const fixed = fixedPortNotes(pkg.app, port);
+  const health = framework?.kind === 'dynamic' ? null : healthRoute(pkg.app, code);
   const name = framework?.kind === 'dynamic' ? framework.framework : (library?.framework ?? null);
   const toolchain = nodeVersion(pkg);
   return detection({
@@ -208,6 +211,7 @@ function serverDetection(
     kind: 'dynamic',
     start: `${binPath(pkg)}; ${start.command}`,
     port: fixed.port,
+    health_check_path: health?.path ?? null,
     run_env: {
       NODE_ENV: 'production',
       ...listenEverywhere(pkg.app, start.entry, pkg.dependencies),
@@ -222,6 +226,7 @@ function serverDetection(
       ...buildEvidence(pkg),
       ...start.evidence,
       ...fixed.evidence,
+      ...(health ? [health.evidence] : []),
     ],
     would_change: [
       'Another "start" script in package.json, or run_command, starts something else.',
@@ -322,10 +327,13 @@ function stuck(pkg: NodePackage): Stuck {
       evidence: [pkg.app.evidence(entry, 'export default', 'not a server by itself', /^export default\b/)],
     };
   }
+  const site = siteFolder(pkg.app);
   return {
     stuck: 'package.json is there, but nothing says how to start a server or which folder a build writes.',
     next_step:
-      'Add a "start" script, or give run_command for a server, or build_command and output_path for a site.',
+      site === null || site === '.'
+        ? 'Add a "start" script, or give run_command for a server, or build_command and output_path for a site.'
+        : `Give output_path = "${site}" to serve the files in ${site} as they are, build_command too if they have to be built, or run_command (or a "start" script) for a server.`,
     evidence: [pkg.app.evidence('package.json', 'no start script, no known framework', 'no plan')],
   };
 }

@@ -44,6 +44,9 @@ export const php: Detector = {
       start: laravel
         ? 'exec php artisan serve --host=0.0.0.0 --port="$PORT" --no-reload'
         : `exec php -S "0.0.0.0:$PORT" -t ${quote(folder)}`,
+      health_check_path: laravel
+        ? (app.search(['bootstrap/app.php'], /\bhealth:\s*['"](\/[\w/-]{1,100})['"]/)?.match[1] ?? null)
+        : null,
       build_env: { COMPOSER_ALLOW_SUPERUSER: '1', ...assets.build_env },
       run_env: {
         PHP_CLI_SERVER_WORKERS: '4',

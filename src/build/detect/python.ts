@@ -4,6 +4,7 @@ import { stringAt, tableAt } from '../manifest.ts';
 import { quote } from '../quote.ts';
 import type { App } from './app.ts';
 import { type Detector, detection, type Stuck } from './detector.ts';
+import { healthRoute } from './health.ts';
 import { fixedPort, fixedPortNotes } from './port.ts';
 import { PACKAGES, type PythonPackages, pythonPackages, pythonVersion } from './python/packages.ts';
 
@@ -42,6 +43,8 @@ export const python: Detector = {
       plain(app, files);
     if (!found) return packages || app.first(...MANIFESTS) ? stuck(app) : null;
     if ('stuck' in found) return found;
+    const served = ['fastapi', 'starlette', 'flask', 'bottle', 'quart', 'litestar', 'sanic'];
+    const health = served.includes(found.framework ?? '') ? healthRoute(app, files) : null;
     return detection({
       ecosystem: 'python',
       framework: found.framework,
@@ -51,11 +54,11 @@ export const python: Detector = {
       start: `${SETUP}; exec ${found.start}`,
       setup: SETUP,
       port: found.port ?? null,
-      health_check_path: found.health_check_path ?? null,
+      health_check_path: found.health_check_path ?? health?.path ?? null,
       build_env: ENV,
       run_env: { ...ENV, PYTHONUNBUFFERED: '1', ...(found.run_env ?? {}) },
       toolchains: [pythonVersion(app)],
-      evidence: [...(packages?.evidence ?? []), ...found.evidence],
+      evidence: [...(packages?.evidence ?? []), ...found.evidence, ...(health ? [health.evidence] : [])],
       would_change: [
         'run_command (or a Procfile with a `web:` line) starts something else.',
         'entrypoint names another file with the app in it.',

@@ -30,6 +30,10 @@ export function sourceIn(app: App, dir = '.'): string | null {
 export const hasPage = (app: App, dir: string): boolean =>
   app.list(dir).some(({ name, type }) => type === 'file' && /\.html?$/i.test(name));
 
+/** The folder that looks like a site: the app's own, or a usual one in it. */
+export const siteFolder = (app: App): string | null =>
+  app.exists('index.html') ? '.' : (FOLDERS.find((dir) => app.exists(`${dir}/index.html`)) ?? null);
+
 /** A site in `dir`, as it is. */
 export function packFolder(app: App, dir: string, evidence: Detection['evidence'], spa: boolean): Detection {
   return detection({
@@ -64,7 +68,7 @@ export const staticSite: Detector = {
         spa,
       );
     }
-    const folder = app.exists('index.html') ? '.' : FOLDERS.find((dir) => app.exists(`${dir}/index.html`));
+    const folder = siteFolder(app);
     if (!folder) return null;
     const source = sourceIn(app);
     const page = folder === '.' ? 'index.html' : `${folder}/index.html`;
