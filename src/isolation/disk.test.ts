@@ -7,7 +7,9 @@ import { countPause, watchDisk } from './disk.ts';
 
 const MIB = 1024 * 1024;
 
-test('an app is counted seldom, but one that fills the disk is found at once', { timeout: 30_000 }, async () => {
+test('an app is counted seldom, but one that fills the disk is found at once', {
+  timeout: 30_000,
+}, async () => {
   const dir = await mkdtemp(join(tmpdir(), 'kiln-disk-'));
   const { promise: full, resolve } = Promise.withResolvers<void>();
   const count_every_ms = countPause('instance');
