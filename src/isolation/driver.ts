@@ -25,6 +25,8 @@ export interface Capabilities {
    * machine, and sandbox execs are better served by another driver.
    */
   copies_workspace: boolean;
+  /** A virtual machine: its processes, ports and files are not the host's, not even to look at. */
+  own_kernel?: boolean;
 }
 
 /** `emulated`: works, but many times slower than on hardware; taken before others only when somebody asks for it. */

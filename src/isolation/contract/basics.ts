@@ -113,7 +113,7 @@ export function basicCases(bench: () => Bench): void {
     const { exit, stdout } = await bench().run(script);
     assert.equal(stdout(), 'main over\n');
     assert.equal(exit.exit_code, 0);
-    assert.ok(exit.duration_ms < 5000);
+    assert.ok(exit.duration_ms < 5000 * bench().patience);
     assert.deepEqual(processesWith(mark), []);
   });
 
@@ -136,7 +136,9 @@ export function basicCases(bench: () => Bench): void {
     );
     assert.deepEqual(listening.map((one) => one.address).sort(), ['0.0.0.0', '127.0.0.1', '::1']);
     const local = listening.find((one) => one.address === '127.0.0.1')!;
-    assert.equal(await (await fetch(`http://127.0.0.1:${local.port}`)).text(), 'hi');
+    // A machine with a network of its own has a loopback of its own.
+    if (!bench().driver.capabilities.own_kernel)
+      assert.equal(await (await fetch(`http://127.0.0.1:${local.port}`)).text(), 'hi');
     await Promise.all([machine.stop(0), other.machine.stop(0)]);
     assert.deepEqual(await machine.listening(), []);
   });

@@ -51,6 +51,7 @@ export function escapeCases(bench: () => Bench): void {
   });
 
   attempt('read accounts, keys and home folders', 'hides_host_files', () =>
+    // What else is in the root of an image is the image's, not the host's.
     [
       '/etc/shadow',
       '/etc/ssl/private',
@@ -58,8 +59,7 @@ export function escapeCases(bench: () => Bench): void {
       '/root/.ssh',
       '/root/.npmrc',
       '/root/.bashrc',
-      '/var/lib',
-      '/opt',
+      ...(bench().driver.capabilities.own_kernel ? [] : ['/var/lib', '/opt']),
     ]
       .map((path) => `[ ! -r ${path} ] || [ -z "$(ls -A ${path})" ] || echo "ESCAPED ${path}"`)
       .concat('echo tried')

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DriverOptions, IsolationDriver, Limits, Machine, MachineExit, MachineSpec } from '../driver.ts';
+import { readMarks } from '../marks.ts';
 
 const MIB = 1024 * 1024;
 /** Generous: a case that tests a limit sets its own. */
@@ -28,6 +29,8 @@ export type RunOptions = Partial<Omit<MachineSpec, 'limits'>> & { limits?: Parti
 export interface Bench {
   driver: IsolationDriver;
   options: DriverOptions;
+  /** How much slower than the host its machines are; stretches limits on time. */
+  patience: number;
   /** Holds `data` (the data folder) and whatever a case puts beside it. */
   dir: string;
   newWorkspace(): Promise<string>;
@@ -51,7 +54,7 @@ export function newId(): string {
 }
 
 /** A data folder of its own and a driver on it, with an engine environment that has something to hide. */
-export async function openBench(make: (o: DriverOptions) => IsolationDriver): Promise<Bench> {
+export async function openBench(make: (o: DriverOptions) => IsolationDriver, patience = 1): Promise<Bench> {
   const dir = await realpath(await mkdtemp(join(tmpdir(), 'kiln-isolation-')));
   const options: DriverOptions = {
     data_dir: join(dir, 'data'),
@@ -87,7 +90,7 @@ export async function openBench(make: (o: DriverOptions) => IsolationDriver): Pr
       ...o,
       workspace_dir,
       command,
-      limits: { ...LIMITS, ...o.limits },
+      limits: { ...LIMITS, time_ms: LIMITS.time_ms! * patience, ...o.limits },
     });
     return {
       machine,
@@ -100,6 +103,7 @@ export async function openBench(make: (o: DriverOptions) => IsolationDriver): Pr
   return {
     driver,
     options,
+    patience,
     dir,
     newWorkspace,
     start,
@@ -132,9 +136,16 @@ export function processesWith(text: string): number[] {
   return found;
 }
 
-/** Waits until a condition holds, failing after 10 s. */
+/** Processes of this host that belong to a machine by the mark in their environment. */
+export function markedProcesses(id: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid > 0 && readMarks(pid)?.name?.endsWith(`/${id}`));
+}
+
+/** Waits until a condition holds, failing after a minute: machines may be emulated. */
 export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const give_up_at = performance.now() + 10_000;
+  const give_up_at = performance.now() + 60_000;
   while (!(await condition())) {
     assert.ok(performance.now() < give_up_at, `timed out waiting until ${what}`);
     await sleep(10);

@@ -1,6 +1,8 @@
 import { chown } from 'node:fs/promises';
 import { join, posix } from 'node:path';
-import type { IsolationDriver, Machine, MachineSpec } from '../driver.ts';
+import type { CacheFolder, IsolationDriver, Machine, MachineSpec } from '../driver.ts';
+import { openEgress } from '../network/egress.ts';
+import { readHostNetwork } from '../network/host-network.ts';
 import { type Egress, OPEN_NETWORK, proxyEnvironment } from '../network/policy.ts';
 import { makeScanner } from '../processes.ts';
 import { forKind, type RegistrySettings, readRegistrySettings } from '../registry.ts';
@@ -11,8 +13,8 @@ import { namedFiles, packInput } from './exchange.ts';
 import { BUILD_USER, type Job, jobFiles } from './guest/job.ts';
 import type { Hypervisor, VmDrive, VmSpec } from './hypervisor.ts';
 import type { MicrovmOptions } from './options.ts';
-import { VmRun } from './run.ts';
-import { testHypervisors } from './self-test.ts';
+import { readSockets, VmRun } from './run.ts';
+import { type Tested, testHypervisors } from './self-test.ts';
 import { openShortFolder } from './short-path.ts';
 import { bootVm, makeVmDir, openVmHost, type VmHost } from './vm-host.ts';
 
@@ -28,6 +30,12 @@ const HOST_FOLDERS = [
   'UV_FIND_LINKS',
 ];
 
+export interface MicrovmDriver extends IsolationDriver {
+  candidates: readonly Hypervisor[];
+  /** The self-test, made once: which hypervisor works. */
+  tested(): Promise<Tested>;
+}
+
 /**
  * Builds and execs in virtual machines, whatever the hypervisor. Candidates are tried in order, each by booting a real
  * machine; the first that works is used.
@@ -36,15 +44,21 @@ export function microvmDriver(
   name: IsolationDriver['name'],
   o: MicrovmOptions,
   candidates: readonly Hypervisor[],
-): IsolationDriver {
+): MicrovmDriver {
   const data_key = dataKey(o.data_dir);
   const search_path = o.host_env.PATH ?? '';
   const scanner = makeScanner();
   const running = new Set<string>();
   let registry: Promise<RegistrySettings> | undefined;
 
-  const openHost = (hypervisor: Hypervisor): VmHost =>
-    openVmHost({ hypervisor, image: o.image!, data_key, work_dir: o.work_dir, search_path });
+  const hosts = new Map<Hypervisor, VmHost>();
+  const openHost = (hypervisor: Hypervisor): VmHost => {
+    const known = hosts.get(hypervisor);
+    const host =
+      known ?? openVmHost({ hypervisor, image: o.image!, data_key, work_dir: o.work_dir, search_path });
+    hosts.set(hypervisor, host);
+    return host;
+  };
   const settings = async (kind: MachineSpec['kind']) => {
     registry ??= readRegistrySettings(o);
     return forKind(await registry, kind);
@@ -73,8 +87,11 @@ export function microvmDriver(
       dies_with_engine: true,
       limits_network: true,
       copies_workspace: true,
+      own_kernel: true,
     },
     base_image: o.base_image ?? null,
+    tested: test,
+    candidates,
     selfTest: async () => (await test()).result,
     base: async () => describeImage(o),
     async start(spec) {
@@ -125,8 +142,14 @@ class Start {
       await this.openEgress();
       const egress_socket = join(dir, 'egress.sock');
       const run = new VmRun({
-        ...{ host, options: o, spec, dir, output_bytes, output_path: join(dir, 'output.img') },
-        ...{ egress: this.egress, on_gone: this.on_gone },
+        ...{ host, spec, dir, open_output: readSockets },
+        workspace: {
+          unpack: o.unpack,
+          dir: spec.workspace_dir,
+          bytes: output_bytes,
+          path: join(dir, 'output.img'),
+        },
+        ...{ egress: this.egress, cache: this.cache(), on_gone: this.on_gone },
       });
       this.vm_run = run;
       const booted = await bootVm(host, {
@@ -140,7 +163,10 @@ class Start {
         },
         channels: (['control', 'stdout', 'stderr'] as const).map((name) => ({ name, to: 'socket' })),
         network: this.egress === null ? { kind: 'none' } : { kind: 'egress', socket_path: egress_socket },
-        ...{ max_file_bytes: output_bytes + (spec.cache?.max_bytes ?? 0), processes: spec.limits.processes },
+        ...{
+          max_file_bytes: output_bytes + (this.cache()?.max_bytes ?? 0),
+          processes: spec.limits.processes,
+        },
         ...{ survives_engine: false, ...(boot_ms === undefined ? {} : { boot_ms }) },
         on_event: (event) => run.on(event),
       });
@@ -163,7 +189,8 @@ class Start {
     await padDrive(path('input'), user);
     const scratch_bytes = await makeScratch(path('scratch'), input_bytes + spec.limits.disk_bytes, user);
     const output_bytes = await makeOutput(path('output'), scratch_bytes, user);
-    const cache = spec.cache ? await takeCache(spec.cache, dir, user) : null;
+    const folder = this.cache();
+    const cache = folder ? await takeCache(folder, dir, user) : null;
     const root = await (o.base_image?.squashfs() ?? Promise.resolve(o.image!.rootfs_squashfs));
     const drives: VmDrive[] = [
       { name: 'root', path: root, read_only: true },
@@ -189,12 +216,13 @@ class Start {
         ...{ PATH, HOME: '/home', TMPDIR: '/tmp', LANG: 'C.UTF-8' },
         ...Object.fromEntries(env),
         ...(networked ? proxyEnvironment(host.hypervisor.egress_url) : {}),
-        ...(spec.cache ? { KILN_CACHE_DIR: '/cache' } : {}),
+        ...(this.cache() ? { KILN_CACHE_DIR: '/cache' } : {}),
         ...spec.env,
       },
       user: BUILD_USER,
       network: networked ? 'egress' : 'none',
       limits: spec.limits,
+      log_bytes: null,
       read_only_root: false,
       host_name: 'kiln',
       home_files: registry.files,
@@ -202,19 +230,25 @@ class Start {
     };
   }
 
+  /** Also with policy `none`: its proxy refuses everything, and what was refused is in the log. */
   hasNetwork(): boolean {
-    return this.o.openEgress !== undefined && (this.spec.network ?? OPEN_NETWORK).mode !== 'none';
+    return this.spec.kind !== 'instance';
+  }
+
+  cache(): CacheFolder | null {
+    return this.spec.kind === 'build' ? (this.spec.cache ?? null) : null;
   }
 
   async openEgress(): Promise<void> {
-    const { o, spec, dir, user } = this;
+    const { o, spec, dir, user, registry } = this;
     if (!this.hasNetwork()) return;
     const folder = openShortFolder(dir);
     const socket_path = folder.path('egress.sock');
-    const egress = await o.openEgress!({
+    const egress = await openEgress({
       policy: spec.network ?? OPEN_NETWORK,
       socket_path,
-      on_refused: (line) => spec.on_output('stderr', Buffer.from(`[kiln] ${line}\n`)),
+      host: readHostNetwork(o.host_env, registry),
+      on_refused: (line) => tell(spec, line),
     }).catch((error: unknown) => {
       folder.close();
       throw error;
@@ -231,12 +265,22 @@ class Start {
   }
 
   async clear(): Promise<void> {
-    const { spec, dir } = this;
+    const { dir } = this;
     if (this.vm_run?.vm !== undefined) return await this.vm_run.clear();
     await this.egress?.close().catch(() => undefined);
-    if (spec.cache) await returnCache(spec.cache, dir);
+    const cache = this.cache();
+    if (cache) await returnCache(cache, dir);
     await removeTree(dir);
     this.on_gone();
+  }
+}
+
+/** A log must never change the outcome (I12). */
+function tell(spec: MachineSpec, line: string): void {
+  try {
+    spec.on_output('stderr', Buffer.from(`[kiln] ${line}\n`));
+  } catch {
+    // Not our business.
   }
 }
 

@@ -1,7 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { DriverOptions } from '../driver.ts';
 import type { MachineImage } from '../image.ts';
-import type { Egress, EgressOptions } from '../network/policy.ts';
 import type { BuilderImage } from './builder-image/image.ts';
 import type { JobFile } from './guest/job.ts';
 
@@ -30,8 +29,6 @@ export interface MicrovmOptions extends DriverOptions {
   base_image?: MachineImage | null;
   pack: Pack;
   unpack: Unpack;
-  /** Opens the way out of a machine. Without it machines have no network, whatever their policy. */
-  openEgress?: (o: EgressOptions) => Promise<Egress>;
   /** Software emulation where KVM does not work: slow, and meant for trying things out. Default false. */
   allow_emulation?: boolean;
   /** Default 2. */

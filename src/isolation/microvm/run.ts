@@ -1,4 +1,5 @@
-import type { ExitReason, Machine, MachineExit, MachineSpec } from '../driver.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CacheFolder, ExitReason, Machine, MachineExit, MachineSpec } from '../driver.ts';
 import { readStatus } from '../machine.ts';
 import type { Egress } from '../network/policy.ts';
 import { makeGate } from '../output.ts';
@@ -8,7 +9,7 @@ import { returnCache } from './drives.ts';
 import { takeOutput } from './exchange.ts';
 import { type GuestEvent, readPorts, type Usage } from './guest/protocol.ts';
 import type { Vm, VmEnd } from './hypervisor.ts';
-import type { MicrovmOptions } from './options.ts';
+import type { Unpack } from './options.ts';
 import { type BootedVm, describeEnd, endVm, type VmHost } from './vm-host.ts';
 
 /**
@@ -28,14 +29,35 @@ const ASK_MS = 5000;
 
 export interface RunParts {
   host: VmHost;
-  options: Pick<MicrovmOptions, 'unpack'>;
-  spec: MachineSpec;
+  spec: Pick<MachineSpec, 'id' | 'limits' | 'on_output'>;
   dir: string;
-  output_bytes: number;
-  output_path: string;
+  /** What becomes of the result; null for instances. */
+  workspace: { unpack: Unpack; dir: string; bytes: number; path: string } | null;
+  /** Starts to deliver what the command writes. */
+  open_output(vm: Vm, receive: Receive): Promise<OutputReader>;
   egress: Egress | null;
+  cache: CacheFolder | null;
   /** Called once nothing of the machine is left. */
   on_gone: () => void;
+}
+
+export type Receive = (stream: 'stdout' | 'stderr', chunk: Buffer) => void;
+
+export interface OutputReader {
+  /** Looks for more at once; for readers that only look from time to time. */
+  poll?(): Promise<void>;
+  /** Stops delivering. */
+  close(): Promise<void>;
+}
+
+/** Output of a machine that dies with this engine: straight from the VM, which waits when we are slow. */
+export async function readSockets(vm: Vm, receive: Receive): Promise<OutputReader> {
+  for (const name of ['stdout', 'stderr'] as const) {
+    const channel = await vm.open(name);
+    channel.on('error', () => channel.destroy());
+    channel.on('data', (chunk: Buffer) => receive(name, chunk));
+  }
+  return { close: async () => undefined };
 }
 
 export class VmRun {
@@ -53,7 +75,9 @@ export class VmRun {
   kill_at: number | null = null;
   kill_timer: NodeJS.Timeout | undefined;
   gone = false;
+  let_go = false;
   end: VmEnd | null = null;
+  output: OutputReader | undefined;
 
   constructor(parts: RunParts) {
     this.parts = parts;
@@ -62,20 +86,33 @@ export class VmRun {
 
   /** Gives the job to a booted VM. Rejects when the command was not started; the caller then clears away. */
   async start(booted: BootedVm): Promise<Machine> {
-    const { spec, host } = this.parts;
-    this.vm = booted.vm;
-    this.talk = booted.talk;
-    await this.listen();
-    const ended = this.vm.exited.then((end) => {
-      this.end = end;
-      return null;
-    });
+    const { host } = this.parts;
+    await this.attach(booted);
+    const ended = this.vm.exited.then(() => null);
     const started = this.talk.next('started', UNPACK_JOB_MS * host.hypervisor.slowness);
     this.talk.say('go');
     if ((await Promise.race([started, ended])) === null) {
       const broken = this.talk.last('broken')?.step;
       throw new Error(broken ?? (await describeEnd(this.vm, this.end, 'the job was not started in time')));
     }
+    return this.supervise();
+  }
+
+  /** Takes a VM, whether its command is still to come or runs already. */
+  async attach(booted: BootedVm): Promise<void> {
+    this.vm = booted.vm;
+    this.talk = booted.talk;
+    void this.vm.exited.then((end) => {
+      this.end = end;
+    });
+    this.output = await this.parts.open_output(this.vm, (name, chunk) => {
+      this.received[name] += chunk.length;
+      this.gate(name, chunk);
+    });
+  }
+
+  supervise(): Machine {
+    const { spec, host } = this.parts;
     this.started_at = performance.now();
     const { time_ms } = spec.limits;
     if (time_ms !== null)
@@ -102,17 +139,6 @@ export class VmRun {
         return { memory_bytes, processes };
       },
     };
-  }
-
-  async listen(): Promise<void> {
-    for (const name of ['stdout', 'stderr'] as const) {
-      const channel = await this.vm.open(name);
-      channel.on('error', () => channel.destroy());
-      channel.on('data', (chunk: Buffer) => {
-        this.received[name] += chunk.length;
-        this.gate(name, chunk);
-      });
-    }
   }
 
   on(event: GuestEvent): void {
@@ -211,12 +237,10 @@ export class VmRun {
     // One day at a time: a timer holds 24 days at most, an instance lives longer.
     for (;;) {
       const over = await this.talk.next('over', 86_400_000);
+      if (this.let_go) return await new Promise(() => undefined);
       if (over !== null) return over;
       if (this.end !== null || this.gone) return null;
-      const died = await Promise.race([
-        this.vm.exited,
-        new Promise((resolve) => setTimeout(resolve, 1000, null)),
-      ]);
+      const died = await Promise.race([this.vm.exited, sleep(1000, null)]);
       if (died !== null) return null;
     }
   }
@@ -225,15 +249,17 @@ export class VmRun {
   async drained(stdout_bytes: number, stderr_bytes: number): Promise<void> {
     const give_up_at = performance.now() + DRAIN_MS;
     const { received } = this;
-    while (
-      (received.stdout < stdout_bytes || received.stderr < stderr_bytes) &&
-      performance.now() < give_up_at
-    )
-      await new Promise((resolve) => setTimeout(resolve, 10));
+    for (;;) {
+      await this.output?.poll?.();
+      if (received.stdout >= stdout_bytes && received.stderr >= stderr_bytes) return;
+      if (performance.now() > give_up_at) return;
+      await sleep(10);
+    }
   }
 
   async takeWorkspace(): Promise<void> {
-    const { spec, dir, output_bytes, output_path, options } = this.parts;
+    const { dir, workspace } = this.parts;
+    if (workspace === null) return;
     const ended = this.vm.exited.then(() => null);
     const done = this.talk.last('done') ?? (await Promise.race([this.talk.next('done', FINISH_MS), ended]));
     const output = this.talk.last('output');
@@ -241,30 +267,41 @@ export class VmRun {
       throw new Error(
         `the result did not come out: ${await describeEnd(this.vm, this.end, 'it was not written in time')}`,
       );
-    if (output.failed !== 0 || output.bytes > output_bytes) {
+    if (output.failed !== 0 || output.bytes > workspace.bytes) {
       this.reason = 'out_of_disk';
       this.detail =
         'the workspace does not fit on the output drive: it holds sparse files larger than the disk limit';
       return;
     }
     await takeOutput({
-      ...{ unpack: options.unpack, output_path, bytes: output.bytes, max_bytes: output_bytes, dir },
-      workspace_dir: spec.workspace_dir,
+      ...{ unpack: workspace.unpack, output_path: workspace.path, bytes: output.bytes },
+      ...{ max_bytes: workspace.bytes, dir, workspace_dir: workspace.dir },
     }).catch((error: Error) => {
       throw new Error(`the result was refused: ${error.message}`);
     });
   }
 
+  /** The machine goes on without this engine; its `exited` stays open for ever. */
+  async letGo(): Promise<void> {
+    for (const timer of this.timers) clearTimeout(timer);
+    clearTimeout(this.kill_timer);
+    this.let_go = true;
+    this.talk.close();
+    await this.output?.poll?.();
+    await this.output?.close();
+  }
+
   /** Afterwards nothing of the machine is left on the host. */
   async clear(): Promise<void> {
-    const { host, spec, dir, egress, on_gone } = this.parts;
+    const { host, spec, dir, egress, cache, on_gone } = this.parts;
     for (const timer of this.timers) clearTimeout(timer);
     clearTimeout(this.kill_timer);
     await endVm(host, spec.id, this.vm);
     this.gone = true;
-    this.talk.close();
+    this.talk?.close();
+    await this.output?.close();
     await egress?.close().catch(() => undefined);
-    if (spec.cache) await returnCache(spec.cache, dir);
+    if (cache) await returnCache(cache, dir);
     await removeTree(dir);
     on_gone();
   }

@@ -48,7 +48,7 @@ export async function testHypervisors(
       const slow = emulated ? '; software emulation, so everything in it takes about ten times as long' : '';
       const why = emulated && reasons.length > 0 ? ` (${reasons.join('; ')})` : '';
       const detail = `a machine with ${label} ran a command ${seconds} s after its start${slow}${why}`;
-      return { result: { ok: true, detail }, hypervisor };
+      return { result: { ok: true, detail, ...(emulated ? { emulated } : {}) }, hypervisor };
     }
     reasons.push(`${label}: ${said}`);
   }

@@ -1,10 +1,10 @@
 #!/bin/busybox sh
 # The guest agent: first process of a VM. Mounts, runs one job as somebody without rights, tells the host how it goes,
 # and brings the result out. It listens on no network. What it says are JSON lines on the control channel
-# (protocol.ts); what it hears: `go`, `term`, `ports`, `done`. Shell, because a static busybox starts in any image.
+# (protocol.ts); what it hears: `go`, `term`, `ports`, `usage`, `done`. As process 1 it dies of no signal, and ignores
+# none, which the command would inherit. Shell, because a static busybox starts in any image.
 export PATH=/bin
 /bin/busybox --install -s /bin
-trap '' HUP INT TERM PIPE
 
 say() { printf '%s\n' "$1" >&3; }
 # Nobody can repair a guest from inside: say where it broke, and end. The panic is what the hypervisor ends by.

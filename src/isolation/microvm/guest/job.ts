@@ -18,6 +18,8 @@ export interface Job {
   user: string;
   network: 'none' | 'egress' | 'outbound';
   limits: Limits;
+  /** Most bytes of each stream that leave the guest; null where the host reads and decides. */
+  log_bytes: number | null;
   read_only_root: boolean;
   host_name: string;
   /** Below HOME, for `workspace`. */
@@ -49,6 +51,7 @@ function config(job: Job): string {
     processes: whole(job.limits.processes),
     memory_bytes: whole(job.limits.memory_bytes),
     disk_bytes: whole(job.limits.disk_bytes),
+    log_bytes: whole(job.log_bytes ?? 0),
     read_only_root: job.read_only_root ? '1' : '0',
     host_name: job.host_name,
   };
@@ -60,6 +63,8 @@ function config(job: Job): string {
 /** Through `env -i`: names and values that mean something to a shell stay what they are. */
 function runScript(job: Job): string {
   const env = Object.entries(job.env).map(([name, value]) => shellQuote(`${name}=${value}`));
+  // The agent has looked it up in the image's accounts, as container engines do.
+  if (!('HOME' in job.env)) env.push('"HOME=$KILN_HOME"');
   const command = 'shell' in job.run ? ['/bin/sh', '-c', job.run.shell] : job.run.args;
   const words = [...env, ...command.map(shellQuote)].join(' ');
   return `cd ${shellQuote(job.cwd)} || exit 126\nexec ${SHELL} env -i ${words}\n`;

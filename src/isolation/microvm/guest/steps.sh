@@ -1,10 +1,11 @@
-# What the agent does once it has a job. /job/config set: kind uid network processes memory_bytes disk_bytes
-# host_name; /job/run is the command, /job/home and /job/files go where their names say.
+# What the agent does once it has a job. /job/config set: kind uid gid image_user network processes memory_bytes
+# disk_bytes log_bytes read_only_root host_name; /job/run is the command, /job/home and /job/files go where their names say.
 
 used_blocks() { set -- $(stat -f -c '%b %f %S' /scratch); used=$((($1 - $2) * $3)); avail=$(($2 * $3)); }
 
 # HOME=/home: in an image that has home folders the job's own would hide them.
 prepare() {
+  [ "$kind" = image ] && mkdir -p /root/etc
   mkdir -p /scratch/workspace /scratch/home /scratch/tmp
   chmod 1777 /scratch/tmp
   mount --bind /scratch/tmp /root/tmp
@@ -40,12 +41,14 @@ prepare() {
 # `User` of an image: name or number, with or without a group; looked up in the image's own accounts.
 image_user() {
   who=${image_user%%:*}
+  export KILN_HOME=/
   gid=0
   uid=$who
   while IFS=: read -r name _ number group_number _ home _; do
     if [ "$name" = "$who" ] || [ "$number" = "$who" ]; then
       uid=$number
       gid=$group_number
+      export KILN_HOME=$home
       break
     fi
   done < /root/etc/passwd 2>/dev/null
@@ -100,11 +103,18 @@ start_command() {
     mkfifo -m 600 "/pipes/$name"
     chown "$uid:$gid" "/pipes/$name"
     port=$(channel $name)
-    { tee "$port" < "/pipes/$name" | wc -c > "/pipes/$name.count"; } 3>&- &
+    { limited < "/pipes/$name" | tee "$port" | wc -c > "/pipes/$name.count"; } 3>&- &
     eval "copy_$name=$!"
   done
   /run_command.sh "$group" "$uid" "$gid" 3>&- < /dev/null &
   say '{"event":"started"}'
+}
+
+# Where nobody may be reading, what the host keeps has an end; the command still never waits.
+limited() {
+  [ "$log_bytes" = 0 ] && exec cat
+  head -c "$log_bytes"
+  exec cat > /dev/null
 }
 
 sample() {

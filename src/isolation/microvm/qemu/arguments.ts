@@ -74,7 +74,8 @@ export function qemuArguments(o: {
  * up on the clock and waits for ever. So it is told: the guest's time stamp counter is the host's.
  */
 function kernelArguments(accelerator: Accelerator, tsc_khz: number | null): string[] {
-  const clock = accelerator === 'tcg' ? ['no_timer_check', ...(tsc_khz ? [`tsc_early_khz=${tsc_khz}`] : [])] : [];
+  const clock =
+    accelerator === 'tcg' ? ['no_timer_check', ...(tsc_khz ? [`tsc_early_khz=${tsc_khz}`] : [])] : [];
   return ['console=ttyS0', 'quiet', 'panic=-1', 'reboot=t', ...clock];
 }
 

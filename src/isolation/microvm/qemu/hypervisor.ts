@@ -44,7 +44,13 @@ export function qemuHypervisor(o: QemuOptions): Hypervisor {
           'socat is not installed: QEMU reaches the network proxy through it (apt-get install socat)',
         );
       const { accelerator } = o;
-      const args = qemuArguments({ spec, accelerator, names: bringIn(spec), socat, tsc_khz: processorClock() });
+      const args = qemuArguments({
+        spec,
+        accelerator,
+        names: bringIn(spec),
+        socat,
+        tsc_khz: processorClock(),
+      });
       const bound = setpriv === null || spec.survives_engine ? [] : ['--pdeathsig', 'KILL'];
       const privileges = setpriv === null ? [] : [setpriv, '--no-new-privs', ...bound, '--'];
       return await launch(spec, [...privileges, ...spec.limit_arguments, qemu, ...args], accelerator);

@@ -1,0 +1,206 @@
+/** Instances of images in QEMU: answering on their port, ending in every way, and outliving an engine. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ImageRunConfig } from '../../../domain/image.ts';
+import { LIMITS, until } from '../../contract/harness.ts';
+import type { MachineImage } from '../../image.ts';
+import type { ImageRuntime, InstanceSpec } from '../../runtime.ts';
+import { makeInstances, TEST_PARTS, testImage } from './contract.fixtures.ts';
+import { qemuDriver } from './driver.ts';
+
+const builder = await testImage();
+const dir = await mkdtemp(join(tmpdir(), 'kiln-qemu-'));
+const options = {
+  ...{
+    data_dir: join(dir, 'data'),
+    work_dir: join(dir, 'data/machines'),
+    host_env: { PATH: process.env.PATH },
+  },
+  ...{ ...TEST_PARTS, image: builder },
+};
+await mkdir(options.work_dir, { recursive: true });
+const driver = qemuDriver(options);
+const tested = await driver.selfTest();
+const skip = tested.ok ? false : `qemu does not work here: ${tested.reason}`;
+
+const SERVER = `
+const { createServer } = require('http');
+createServer((q, s) => {
+  console.log('asked', q.url);
+  s.end(JSON.stringify({ id: process.getuid(), cwd: process.cwd(), home: process.env.HOME, word: process.env.WORD }));
+}).listen(process.env.PORT, () => console.log('ready'));
+process.on('SIGTERM', () => { console.log('bye'); process.exit(0); });`;
+
+function imageOf(config: ImageRunConfig): MachineImage {
+  const never = () => assert.fail('only the squashfs is needed');
+  return {
+    digest: `sha256:${builder.digest}`,
+    manifest: null as never,
+    config: { architecture: 'amd64', os: 'linux', config, rootfs: { type: 'layers', diff_ids: [] } },
+    ...{ blob: never, dockerArchive: never },
+    squashfs: async () => builder.rootfs_squashfs,
+  };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  return port;
+}
+
+let count = 0;
+async function newSpec(o: Partial<InstanceSpec> = {}): Promise<InstanceSpec & { output: () => string }> {
+  let output = '';
+  return {
+    id: `ins_${process.pid}x${count++}`,
+    deployment_id: 'dep_1',
+    image: imageOf({
+      Cmd: ['node', '-e', SERVER],
+      User: 'app',
+      WorkingDir: '/workspace',
+      Env: ['WORD=image'],
+    }),
+    command: null,
+    env: { PORT: '3000' },
+    host_port: await freePort(),
+    guest_port: 3000,
+    limits: { ...LIMITS, time_ms: null, memory_bytes: 512 << 20, on_log_limit: 'drop' },
+    read_only_root: false,
+    on_output: (_, chunk) => {
+      output += chunk.toString();
+    },
+    ...o,
+    output: () => output,
+  };
+}
+
+const ask = async (port: number, path = '/') => (await fetch(`http://127.0.0.1:${port}${path}`)).json();
+
+describe('instances in QEMU', { skip }, () => {
+  let runtime: ImageRuntime;
+  before(() => {
+    runtime = makeInstances(options, driver);
+  });
+  after(async () => {
+    await runtime.sweep(new Set());
+    assert.deepEqual(await readdir(join(dir, 'data/instances')).catch(() => []), []);
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  it('runs the image as its own user and answers on the forwarded port; TERM ends it', async () => {
+    const spec = await newSpec({ env: { PORT: '3000', WORD: "it's" } });
+    const machine = await runtime.start(spec);
+    await until('it is ready', () => spec.output().includes('ready'));
+    assert.deepEqual(await ask(spec.host_port), { id: 1000, cwd: '/workspace', home: '/home', word: "it's" });
+    assert.deepEqual(
+      (await machine.listening()).map(({ port }) => port),
+      [3000],
+    );
+    assert.ok((await machine.usage()).memory_bytes > 5e6);
+    const exit = await machine.stop(60_000);
+    assert.deepEqual([exit.reason, exit.exit_code], ['killed', 0], JSON.stringify(exit));
+    assert.match(spec.output(), /ready\nasked \/\nbye\n$/);
+    await assert.rejects(ask(spec.host_port));
+  });
+
+  it('reaches neither the loopback of the host nor the metadata address', async () => {
+    const server = createServer((socket) => socket.end('ESCAPED')).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const attempts = ['10.0.2.2', '10.0.2.4', '127.0.0.1', '169.254.169.254'].map(
+      (host) =>
+        `require('net').connect({host:'${host}',port:${port}}).on('data',d=>console.log(''+d)).on('error',e=>console.log(e.code));`,
+    );
+    const spec = await newSpec({
+      command: `node -e "${attempts.join('')}setTimeout(()=>console.log('tried'),3000)"`,
+    });
+    const machine = await runtime.start(spec);
+    await machine.exited;
+    server.close();
+    assert.doesNotMatch(spec.output(), /ESCAPED/);
+    assert.match(spec.output(), /tried/);
+  });
+
+  it('says why a machine failed: a kernel panic, and a hypervisor that was killed', async () => {
+    const panics = await newSpec({
+      image: imageOf({ Cmd: ['/bin/sh', '-c', 'echo up; sleep 1; echo c > /proc/sysrq-trigger; sleep 60'] }),
+    });
+    const panicked = await (await runtime.start(panics)).exited;
+    assert.equal(panicked.reason, 'machine_failed');
+    assert.match(panicked.detail!, /kernel panicked: sysrq/);
+    const spec = await newSpec();
+    const machine = await runtime.start(spec);
+    process.kill(machine.pid, 'SIGKILL');
+    const killed = await machine.exited;
+    assert.equal(killed.reason, 'machine_failed');
+    assert.match(killed.detail!, /the hypervisor died \(signal SIGKILL\)/);
+    assert.ok(!existsSync(join(dir, 'data/instances', spec.id)));
+  });
+
+  it('goes on without its engine, is adopted by the next, and its log continues where it was read', async () => {
+    const spec = await newSpec();
+    const { image: _, on_output: __, output: ___, ...plain } = spec;
+    const fixture = new URL('./contract.fixtures.ts', import.meta.url).href;
+    const engine = spawn(
+      process.execPath,
+      [
+        ...['--input-type=module', '-e', ENGINE, fixture],
+        JSON.stringify({ ...options, pack: undefined, unpack: undefined, image: undefined }),
+        JSON.stringify({ ...plain, config: spec.image.config }),
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    let seen = '';
+    engine.stdout.on('data', (chunk) => {
+      seen += chunk;
+    });
+    await until('the app is up', () => seen.includes('ready'));
+    await ask(spec.host_port, '/first');
+    await until('its log was read', () => seen.includes('/first'));
+    await sleep(1500);
+    engine.kill('SIGKILL');
+    await once(engine, 'exit');
+    await ask(spec.host_port, '/alone');
+
+    const machine = await runtime.adopt({ ...spec, logs_since: new Date() });
+    assert.ok(machine !== null, 'it still runs');
+    await ask(spec.host_port, '/adopted');
+    await until('the log goes on', () => spec.output().includes('/adopted'));
+    assert.equal(spec.output(), 'asked /alone\nasked /adopted\n');
+    assert.ok((await machine.usage()).processes >= 1);
+    const exit = await machine.stop(60_000);
+    assert.equal(exit.reason, 'killed');
+    assert.match(spec.output(), /bye\n$/);
+    assert.equal(await runtime.adopt({ ...spec, logs_since: new Date() }), null);
+  });
+
+  it('lets go without ending, and sweeps what nobody keeps', async () => {
+    const spec = await newSpec();
+    const machine = await runtime.start(spec);
+    await until('it is ready', () => spec.output().includes('ready'));
+    await runtime.release();
+    assert.deepEqual(await driver.sweep(new Set()), [], 'the driver leaves instances alone');
+    assert.deepEqual(await runtime.sweep(new Set([spec.id])), []);
+    assert.ok(await ask(spec.host_port));
+    assert.deepEqual(await runtime.sweep(new Set()), [spec.id]);
+    await assert.rejects(ask(spec.host_port));
+    assert.ok(!existsSync(`/proc/${machine.pid}/environ`));
+  });
+});
+
+const ENGINE = `
+const [fixture, options, spec] = process.argv.slice(1);
+const { startInstance } = await import(fixture);
+await startInstance(JSON.parse(options), JSON.parse(spec));
+setInterval(() => {}, 1000);
+`;
