@@ -75,7 +75,7 @@ const MANY = 1024 * 1024;
 const QUEUED_PUBLISHES = 200;
 
 const DRIVER_NAMES = ['firecracker', 'qemu', 'docker', 'bubblewrap', 'process'] as const;
-const RUNTIME_NAMES = ['docker', 'qemu', 'firecracker'] as const;
+const RUNTIME_NAMES = ['docker', 'qemu'] as const;
 /** `host`, `*.host`, an address, each with or without a port. */
 const NETWORK_NAME = /^(\*\.)?([a-z0-9][a-z0-9.-]*|\[[0-9a-f:.]+\])(:\d{1,5})?$/;
 
@@ -94,7 +94,7 @@ export const OPTIONS = {
     about: 'where builds run: auto, firecracker, qemu, docker, bubblewrap or process (default auto)',
   },
   'instance-isolation': {
-    about: 'what runs OCI images: auto, docker, qemu, firecracker, or host for nothing (default auto)',
+    about: 'what runs OCI images: auto, docker, qemu, or host for nothing (default auto)',
   },
   'allow-emulation': { about: 'yes or no: may qemu run without KVM, slowly (default no)' },
   'base-image': {

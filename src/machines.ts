@@ -1,28 +1,76 @@
 /** Which drivers this install could use, made from its configuration; isolation/choose.ts decides which it does. */
+import { openBaseImage } from './base-image.ts';
 import type { Config } from './config.ts';
 import type { Log } from './engine/context.ts';
 import type { Folders } from './engine/folders.ts';
 import { bubblewrapDriver } from './isolation/bubblewrap/driver.ts';
-import { chooseIsolation, type Isolation } from './isolation/choose.ts';
+import { type Candidates, chooseIsolation, type Isolation } from './isolation/choose.ts';
 import type { DriverOptions } from './isolation/driver.ts';
+import { findBuilderImage } from './isolation/microvm/builder-image/image.ts';
+import { firecrackerDriver } from './isolation/microvm/firecracker/driver.ts';
+import type { MicrovmOptions } from './isolation/microvm/options.ts';
+import { qemuDriver } from './isolation/microvm/qemu/driver.ts';
+import { microvmRuntime } from './isolation/microvm/runtime.ts';
+import { openEgress } from './isolation/network/egress.ts';
 import { processDriver } from './isolation/process/driver.ts';
+import { extractTar } from './source/extract.ts';
+import { packTree } from './source/pack.ts';
 
-export async function openMachines(
-  config: Config,
-  o: { folders: Folders; host_env: Record<string, string>; say: Log },
-): Promise<Isolation> {
+interface Around {
+  folders: Folders;
+  host_env: Record<string, string>;
+  say: Log;
+}
+
+export async function openMachines(config: Config, o: Around): Promise<Isolation> {
   const options: DriverOptions = {
     data_dir: o.folders.data,
     work_dir: o.folders.machines,
     host_env: o.host_env,
   };
-  return chooseIsolation(
-    { builds: config.isolation, instances: config.instance_isolation },
-    {
-      host: [bubblewrapDriver(options), processDriver(options)],
-      builders: [],
-      runtimes: [],
-      image_builders: [],
-    },
-  );
+  const candidates: Candidates = {
+    host: [bubblewrapDriver(options), processDriver(options)],
+    ...(await imageCandidates(config, o, options)),
+  };
+  const wanted = { builds: config.isolation, instances: config.instance_isolation };
+  return chooseIsolation(wanted, candidates);
+}
+
+type ImageCandidates = Omit<Candidates, 'host'>;
+
+/** None of them is even asked when only the host's own drivers are wanted: their self-tests boot machines. */
+async function imageCandidates(config: Config, o: Around, options: DriverOptions): Promise<ImageCandidates> {
+  const host_only =
+    ['bubblewrap', 'process'].includes(config.isolation) && config.instance_isolation === 'host';
+  if (host_only) return { builders: [], runtimes: [], image_builders: [] };
+  const { images } = config;
+  const builder = await findBuilderImage(o.folders.builder_images);
+  const base_image = await openBaseImage({
+    dir: o.folders.base_images,
+    images_dir: o.folders.images,
+    wanted: images.base_image,
+    builder,
+    host_env: o.host_env,
+    say: o.say,
+  });
+  const microvm: MicrovmOptions = {
+    ...options,
+    image: builder,
+    base_image,
+    pack: packTree,
+    unpack: extractTar,
+    openEgress,
+    allow_emulation: images.allow_emulation,
+    vcpus: images.build_cpus,
+    warm: images.warm_builders,
+  };
+  const qemu = qemuDriver(microvm);
+  return {
+    builders: [firecrackerDriver(microvm), qemu],
+    runtimes: [
+      // Each sweeps its own folder.
+      microvmRuntime('qemu', { ...microvm, work_dir: o.folders.instance_machines }, qemu),
+    ],
+    image_builders: [],
+  };
 }

@@ -16,6 +16,12 @@ export interface Folders {
   machines: string;
   /** Root file systems made from images, by digest; made again when missing. */
   images: string;
+  /** What `kiln builder-image build` made. */
+  builder_images: string;
+  /** What builds in docker and microVMs start from, as OCI images. */
+  base_images: string;
+  /** Instances that are virtual machines. */
+  instance_machines: string;
   /** Package caches of builds, by deployment. */
   caches: string;
   build_logs: string;
@@ -34,6 +40,9 @@ export async function makeFolders(data: string): Promise<Folders> {
     instances: at('instances'),
     machines: at('machines'),
     images: at('images'),
+    builder_images: at('builder-images'),
+    base_images: at('base-images'),
+    instance_machines: at('instance-machines'),
     caches: at('caches'),
     build_logs: at('logs', 'builds'),
     instance_logs: at('logs', 'instances'),

@@ -5,7 +5,7 @@
 import type { Limits, Machine, SelfTest } from './driver.ts';
 import type { MachineImage } from './image.ts';
 
-export type RuntimeName = 'docker' | 'qemu' | 'firecracker';
+export type RuntimeName = 'docker' | 'qemu';
 
 export interface InstanceSpec {
   /** Unique (`ins_…`); by it the instance is found again after an engine restart. */
