@@ -1,7 +1,7 @@
 #!/bin/sh
 # Debian packages that `npm run test:system` needs. Idempotent; says what it installs.
 set -eu
-want="bubblewrap postgresql wrk"
+want="bubblewrap postgresql wrk docker.io docker-registry iptables mmdebstrap busybox-static tini"
 missing=""
 for package in $want; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"

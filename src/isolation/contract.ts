@@ -13,6 +13,8 @@ import type { DriverName, DriverOptions, IsolationDriver } from './driver.ts';
 export async function isolationContract(
   name: DriverName,
   make: (o: DriverOptions) => IsolationDriver,
+  /** Exports `<name>Driver`, which a process of its own makes from options alone; default: the driver's own. */
+  module = new URL(`./${name}/driver.ts`, import.meta.url).href,
 ): Promise<void> {
   const probe = await openBench(make);
   const test = await probe.driver.selfTest();
@@ -29,7 +31,7 @@ export async function isolationContract(
     describe('basics', () => basicCases(bench));
     describe('limits', () => limitCases(bench));
     describe('stop', () => stopCases(bench));
-    describe('crash', () => crashCases(bench, name));
+    describe('crash', () => crashCases(bench, name, module));
     describe('escape', () => escapeCases(bench));
   });
   if (skip !== false) it(`${name} is skipped`, { skip }, () => undefined);

@@ -64,7 +64,7 @@ export async function openOutput(
 }
 
 /** Passes output on up to the limit; what comes later is read and thrown away, so that the app never blocks on it. */
-function makeGate(spec: Pick<MachineSpec, 'limits' | 'on_output'>, on_full: () => void) {
+export function makeGate(spec: Pick<MachineSpec, 'limits' | 'on_output'>, on_full: () => void) {
   let left = spec.limits.log_bytes;
   let full = false;
   function pass(stream: Stream, chunk: Buffer): void {

@@ -61,21 +61,20 @@ export function stopCases(bench: () => Bench): void {
 /** An engine that starts two machines, says so, and is killed without warning. */
 const ENGINE = `
 const [url, factory, options, specs] = process.argv.slice(1);
-const driver = (await import(url))[factory](JSON.parse(options));
+const driver = await (await import(url))[factory](JSON.parse(options));
 for (const spec of JSON.parse(specs)) await driver.start({ ...spec, on_output() {} });
 console.log('started');
 setInterval(() => {}, 1000);
 `;
 
-export function crashCases(bench: () => Bench, name: DriverName): void {
+export function crashCases(bench: () => Bench, name: DriverName, module: string): void {
   async function startAndKillEngine(ids: string[], mark: string, command: string): Promise<void> {
     const workspace_dir = await bench().newWorkspace();
     const specs = ids.map((id) => ({
       ...{ id, kind: 'instance', workspace_dir, cwd: '.', command, env: {} },
       limits: { ...LIMITS, time_ms: null },
     }));
-    const url = new URL(`../${name}/driver.ts`, import.meta.url).href;
-    const args = [url, `${name}Driver`, JSON.stringify(bench().options), JSON.stringify(specs)];
+    const args = [module, `${name}Driver`, JSON.stringify(bench().options), JSON.stringify(specs)];
     const engine = spawn(process.execPath, ['--input-type=module', '-e', ENGINE, ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
