@@ -2,7 +2,7 @@
 # Debian packages that `npm run test:system` needs; the languages build fixture apps of their ecosystems. Idempotent; says what it installs.
 set -eu
 # What for: machines and images; databases and load; the languages of fixture apps.
-want="bubblewrap qemu-system-x86 docker.io iptables e2fsprogs squashfs-tools squashfs-tools-ng mmdebstrap cpio busybox-static kmod zstd socat
+want="bubblewrap qemu-system-x86 docker.io tini iptables e2fsprogs squashfs-tools squashfs-tools-ng mmdebstrap cpio busybox-static kmod zstd socat
   skopeo umoci docker-registry openssl
   postgresql wrk
   ruby ruby-bundler php-cli composer elixir"

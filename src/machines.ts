@@ -11,7 +11,6 @@ import { firecrackerDriver } from './isolation/microvm/firecracker/driver.ts';
 import type { MicrovmOptions } from './isolation/microvm/options.ts';
 import { qemuDriver } from './isolation/microvm/qemu/driver.ts';
 import { microvmRuntime } from './isolation/microvm/runtime.ts';
-import { openEgress } from './isolation/network/egress.ts';
 import { processDriver } from './isolation/process/driver.ts';
 import { extractTar } from './source/extract.ts';
 import { packTree } from './source/pack.ts';
@@ -59,7 +58,6 @@ async function imageCandidates(config: Config, o: Around, options: DriverOptions
     base_image,
     pack: packTree,
     unpack: extractTar,
-    openEgress,
     allow_emulation: images.allow_emulation,
     vcpus: images.build_cpus,
     warm: images.warm_builders,

@@ -18,7 +18,23 @@ export function listeningPorts(pids: readonly number[]): ListeningPort[] {
       const port = listening.get(inode);
       if (port !== undefined) found.set(`${port.address} ${port.port}`, port);
     }
-  return [...found.values()].sort((a, b) => a.port - b.port || a.address.localeCompare(b.address));
+  return sorted([...found.values()]);
+}
+
+/** Docker's own name server inside a container. */
+const DOCKER_DNS = '127.0.0.11';
+
+/** TCP ports listened on in the network namespace of a process: all of a container's, which has one to itself. */
+export function namespacePorts(pid: number): ListeningPort[] {
+  const found = ['tcp', 'tcp6'].flatMap((file) => [
+    ...parseListening(readProc(`/proc/${pid}/net/${file}`) ?? '').values(),
+  ]);
+  const distinct = new Map(found.map((one) => [`${one.address} ${one.port}`, one]));
+  return sorted([...distinct.values()].filter((one) => one.address !== DOCKER_DNS));
+}
+
+function sorted(ports: ListeningPort[]): ListeningPort[] {
+  return ports.sort((a, b) => a.port - b.port || a.address.localeCompare(b.address));
 }
 
 /** Rows of /proc/net/tcp{,6} in state LISTEN (0A), by socket inode. */
