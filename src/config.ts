@@ -49,6 +49,8 @@ export interface ImageOptions {
   docker_host: string | null;
   /** Address of a buildkitd; null: the one in Docker. */
   buildkit_host: string | null;
+  /** Folder with ca.pem, cert.pem and key.pem, for a buildkitd over TCP. */
+  buildkit_tls: string | null;
   build_cpus: number;
   /** Builders booted ahead of their job. */
   warm_builders: number;
@@ -103,6 +105,7 @@ export const OPTIONS = {
   },
   'docker-host': { about: 'socket of a Docker engine (default unix:///var/run/docker.sock)' },
   'buildkit-host': { about: 'address of a buildkitd for Dockerfiles (default the one inside Docker)' },
+  'buildkit-tls': { about: 'folder with ca.pem, cert.pem and key.pem for a buildkitd at tcp://…' },
   'build-cpus': { about: 'processors of one microVM build (default 2)' },
   'warm-builders': { about: 'microVMs kept booted for the next build (default 0)' },
   'build-network': { about: 'what builds may reach: none, registries or open (default open)' },
@@ -218,6 +221,7 @@ function imageOptions(said: Options): ImageOptions {
     allow_emulation: said.choice('allow-emulation', 'no', ['yes', 'no'] as const) === 'yes',
     docker_host: said.text('docker-host'),
     buildkit_host: said.text('buildkit-host'),
+    buildkit_tls: said.text('buildkit-tls'),
     build_cpus: said.number('build-cpus', 2, 1, 64),
     warm_builders: said.number('warm-builders', 0, 0, 16),
   };

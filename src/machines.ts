@@ -1,16 +1,25 @@
 /** Which drivers this install could use, made from its configuration; isolation/choose.ts decides which it does. */
+import path from 'node:path';
 import { openBaseImage } from './base-image.ts';
 import type { Config } from './config.ts';
 import type { Log } from './engine/context.ts';
 import type { Folders } from './engine/folders.ts';
 import { bubblewrapDriver } from './isolation/bubblewrap/driver.ts';
 import { type Candidates, chooseIsolation, type Isolation } from './isolation/choose.ts';
+import { dockerDriver } from './isolation/docker/driver.ts';
+import { dockerRuntime } from './isolation/docker/runtime.ts';
+import { buildctlImageBuilder } from './isolation/dockerfile/buildctl.ts';
+import { dockerImageBuilder } from './isolation/dockerfile/docker.ts';
+import { microvmImageBuilder } from './isolation/dockerfile/microvm.ts';
 import type { DriverOptions } from './isolation/driver.ts';
+import type { ImageBuilder } from './isolation/image-builder.ts';
 import { findBuilderImage } from './isolation/microvm/builder-image/image.ts';
 import { firecrackerDriver } from './isolation/microvm/firecracker/driver.ts';
 import type { MicrovmOptions } from './isolation/microvm/options.ts';
+import { EGRESS_ADDRESS } from './isolation/microvm/qemu/arguments.ts';
 import { qemuDriver } from './isolation/microvm/qemu/driver.ts';
 import { microvmRuntime } from './isolation/microvm/runtime.ts';
+import { openEgress } from './isolation/network/egress.ts';
 import { processDriver } from './isolation/process/driver.ts';
 import { extractTar } from './source/extract.ts';
 import { packTree } from './source/pack.ts';
@@ -33,6 +42,14 @@ export async function openMachines(config: Config, o: Around): Promise<Isolation
   };
   const wanted = { builds: config.isolation, instances: config.instance_isolation };
   return chooseIsolation(wanted, candidates);
+}
+
+/** First, because somebody named it. */
+function buildctl({ buildkit_host, buildkit_tls }: Config['images'], work_dir: string): ImageBuilder[] {
+  if (buildkit_host === null) return [];
+  const file = (name: string) => path.join(buildkit_tls ?? '', name);
+  const tls = { ca_file: file('ca.pem'), cert_file: file('cert.pem'), key_file: file('key.pem') };
+  return [buildctlImageBuilder({ addr: buildkit_host, work_dir, ...(buildkit_tls ? { tls } : {}) })];
 }
 
 type ImageCandidates = Omit<Candidates, 'host'>;
@@ -63,12 +80,23 @@ async function imageCandidates(config: Config, o: Around, options: DriverOptions
     warm: images.warm_builders,
   };
   const qemu = qemuDriver(microvm);
+  const has_docker = builder?.recipe.toolchains.includes('docker') ?? false;
+  const docker = { ...options, ...(images.docker_host ? { socket: images.docker_host } : {}) };
   return {
-    builders: [firecrackerDriver(microvm), qemu],
+    builders: [
+      firecrackerDriver(microvm),
+      qemu,
+      ...(base_image ? [dockerDriver({ ...docker, base_image, open_egress: openEgress })] : []),
+    ],
     runtimes: [
       // Each sweeps its own folder.
       microvmRuntime('qemu', { ...microvm, work_dir: o.folders.instance_machines }, qemu),
+      dockerRuntime(docker),
     ],
-    image_builders: [],
+    image_builders: [
+      ...buildctl(images, options.work_dir),
+      microvmImageBuilder({ driver: qemu, proxy_url: `http://${EGRESS_ADDRESS}`, has_docker }),
+      dockerImageBuilder(docker),
+    ],
   };
 }

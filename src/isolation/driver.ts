@@ -62,6 +62,8 @@ export interface MachineSpec {
   limits: Limits;
   /** What builds and execs may reach; instances are servers and keep the driver's own network. Default open. */
   network?: NetworkPolicy;
+  /** Root inside, for what needs it (a container engine). Only where `own_kernel` makes that nobody on the host. */
+  as_root?: boolean;
   /** A folder that outlives the machine, seen read-write at `/cache` (`KILN_CACHE_DIR` says where); builds only. */
   cache?: CacheFolder | null;
   /** Receives raw output as it comes; must not throw. */

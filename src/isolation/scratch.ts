@@ -17,8 +17,10 @@ const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
  * Rejects a machine that must not be started: an id that is no file name, a working folder outside the workspace,
  * names or texts that would end an argument early (NUL), a workspace that is not there.
  */
-export async function checkSpec(spec: MachineSpec): Promise<void> {
+export async function checkSpec(spec: MachineSpec, o: { own_kernel?: boolean } = {}): Promise<void> {
   if (!MACHINE_ID.test(spec.id)) throw new Error(`machine id ${JSON.stringify(spec.id)} is not a plain name`);
+  if (spec.as_root && !o.own_kernel)
+    throw new Error(`machine ${spec.id} asks for root, and this driver's machines share the host's kernel`);
   if (spec.command.includes('\0')) throw new Error(`the command of machine ${spec.id} holds a NUL character`);
   for (const [name, value] of Object.entries(spec.env))
     if (!ENV_NAME.test(name) || value.includes('\0'))

@@ -1,4 +1,5 @@
 import { type Failure, type FailureCode, failure } from '../domain/failure.ts';
+import { explainImageBuild, type ImageBuildCode } from '../isolation/dockerfile/explain.ts';
 import type { Limits, MachineExit } from '../isolation/driver.ts';
 
 /** Null when the command succeeded; otherwise why it did not, and what to do. Pure. */
@@ -23,6 +24,40 @@ export function buildFailure(
     log_tail,
   });
 }
+
+/** The same for a Dockerfile: BuildKit says in its log which step failed, and why. */
+export function imageBuildFailure(
+  exit: MachineExit,
+  log: string,
+  limits: Limits & { time_ms: number },
+  log_tail: string[],
+): Failure {
+  if (exit.reason !== 'exited') return buildFailure(exit, 'docker build', limits, log_tail)!;
+  const { code, message, next_step } = explainImageBuild(log);
+  return failure({
+    stage: 'build',
+    code: IMAGE_CODES[code],
+    message,
+    next_step,
+    retryable: code === 'REGISTRY_UNREACHABLE',
+    exit_code: exit.exit_code,
+    signal: exit.signal,
+    log_tail,
+  });
+}
+
+const IMAGE_CODES: Record<ImageBuildCode, FailureCode> = {
+  STEP_FAILED: 'BUILD_FAILED',
+  SECRET_MISSING: 'BUILD_FAILED',
+  COPY_SOURCE_MISSING: 'BUILD_FAILED',
+  BASE_IMAGE_MISSING: 'BASE_IMAGE_MISSING',
+  REGISTRY_UNREACHABLE: 'BASE_IMAGE_MISSING',
+  DOCKERFILE_MISSING: 'DOCKERFILE_INVALID',
+  DOCKERFILE_INVALID: 'DOCKERFILE_INVALID',
+  TARGET_MISSING: 'DOCKERFILE_INVALID',
+  DISK_FULL: 'BUILD_OUT_OF_DISK',
+  BUILD_FAILED: 'BUILD_FAILED',
+};
 
 function explain(
   exit: MachineExit,

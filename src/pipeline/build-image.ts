@@ -2,7 +2,7 @@
 import path from 'node:path';
 import type { Plan } from '../domain/plan.ts';
 import { recordReport } from './build-commands.ts';
-import { buildFailure } from './build-failure.ts';
+import { imageBuildFailure } from './build-failure.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 import { SOURCE_DATE_EPOCH } from './source-date-epoch.ts';
 import type { VersionEnv } from './version-env.ts';
@@ -14,6 +14,7 @@ export async function buildImage(
   env: VersionEnv,
 ): Promise<Result<{ archive: string; layout: 'oci' | 'docker' }>> {
   const builder = run.image_builder!;
+  const said = lastWords();
   run.log.note(`BuildKit by ${builder.name}`);
   const archive = path.join(run.workDir(run.deployment.id), 'image.tar');
   const secret = new Set(env.secret_names);
@@ -32,13 +33,33 @@ export async function buildImage(
     network: run.network,
     cache_key: run.deployment.id,
     out_file: archive,
-    on_output: (stream, chunk) => run.log.write(stream, chunk),
+    on_output: (stream, chunk) => {
+      run.log.write(stream, chunk);
+      said.push(chunk);
+    },
     signal: run.signal,
   });
   run.signal.throwIfAborted();
   await recordReport(run, [exit]);
   run.log.note(`${layout ? 'done' : 'failed'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
-  const problem = buildFailure(exit, 'Dockerfile', run.limits.build, run.log.tail(50));
-  if (problem || layout === null) return failed(problem!);
-  return ok({ archive, layout });
+  if (layout !== null) return ok({ archive, layout });
+  return failed(imageBuildFailure(exit, said.text(), run.limits.build, run.log.tail(50)));
 }
+
+/** The end of what was printed, for reading why it failed. */
+function lastWords(): { push(chunk: Buffer): void; text(): string } {
+  let kept: Buffer[] = [];
+  let bytes = 0;
+  return {
+    push(chunk) {
+      kept.push(Buffer.from(chunk));
+      bytes += chunk.length;
+      if (bytes < 2 * MAX_WORDS_BYTES) return;
+      kept = [Buffer.concat(kept).subarray(-MAX_WORDS_BYTES)];
+      bytes = MAX_WORDS_BYTES;
+    },
+    text: () => Buffer.concat(kept).toString('utf8'),
+  };
+}
+
+const MAX_WORDS_BYTES = 256 * 1024;

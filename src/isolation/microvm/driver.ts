@@ -64,7 +64,7 @@ export function microvmDriver(
     return forKind(await registry, kind);
   };
   const startOn = async (host: VmHost, spec: MachineSpec, boot_ms?: number) => {
-    await checkSpec(spec);
+    await checkSpec(spec, { own_kernel: true });
     if (running.has(spec.id)) throw new Error(`machine ${spec.id} is running already`);
     running.add(spec.id);
     const start = new Start(o, host, spec, await settings(spec.kind), () => running.delete(spec.id));
@@ -219,7 +219,7 @@ class Start {
         ...(this.cache() ? { KILN_CACHE_DIR: '/cache' } : {}),
         ...spec.env,
       },
-      user: BUILD_USER,
+      user: spec.as_root ? '0:0' : BUILD_USER,
       network: networked ? 'egress' : 'none',
       limits: spec.limits,
       log_bytes: null,
