@@ -1,7 +1,7 @@
 #!/bin/sh
 # Debian packages that `npm run test:system` needs. Idempotent; says what it installs.
 set -eu
-want="bubblewrap postgresql wrk squashfs-tools squashfs-tools-ng skopeo umoci docker-registry"
+want="bubblewrap postgresql wrk squashfs-tools squashfs-tools-ng skopeo umoci docker-registry qemu-system-x86 mmdebstrap e2fsprogs socat"
 missing=""
 for package in $want; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"

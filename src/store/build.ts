@@ -46,7 +46,12 @@ export async function setBuildState(
   const why = error_message === undefined ? {} : { error_message: storableText(error_message) };
   await trx
     .updateTable('builds')
-    .set({ ...numbers, ...why, state: to, ...(to === 'building' ? { started_at: now } : { finished_at: now }) })
+    .set({
+      ...numbers,
+      ...why,
+      state: to,
+      ...(to === 'building' ? { started_at: now } : { finished_at: now }),
+    })
     .where('id', '=', id)
     .where('state', 'in', ['queued', 'building'])
     .execute();
