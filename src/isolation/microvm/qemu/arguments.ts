@@ -86,10 +86,13 @@ function kernelArguments(accelerator: Accelerator, tsc_khz: number | null): stri
   return ['console=ttyS0', 'quiet', 'panic=-1', 'reboot=t', ...clock];
 }
 
-/** A process of its own is only needed by the network's way to the proxy: one relay per connection. */
+/**
+ * Processes are only needed by the way to the proxy: one relay per connection, which begins with setsid; QEMU counts
+ * that as a privilege. There is none to be had: QEMU has a user without rights and the flag against new privileges.
+ */
 function sandbox(network: VmNetwork): string {
-  const spawn = network.kind === 'egress' ? 'allow' : 'deny';
-  return `on,obsolete=deny,elevateprivileges=deny,spawn=${spawn},resourcecontrol=deny`;
+  const relay = network.kind === 'egress' ? 'allow' : 'deny';
+  return `on,obsolete=deny,elevateprivileges=${relay},spawn=${relay},resourcecontrol=deny`;
 }
 
 /** The agent tells its cards apart by these (guest/steps.sh). */
