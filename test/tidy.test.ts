@@ -49,6 +49,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     'config.ts',
     'engine/folders.ts',
     'engine/engine.ts',
+    'isolation/microvm/builder-image',
     'server.ts',
     'mcp',
   ],

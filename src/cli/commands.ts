@@ -132,6 +132,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import('./mcp/mcp.ts'),
   },
   {
+    name: 'builder-image',
+    group: HOUSE,
+    summary: 'the image that isolated builds start from: build, ls',
+    load: () => import('./builder-image/builder-image.ts'),
+  },
+  {
     name: 'gc',
     group: HOUSE,
     summary: 'remove what retention allows, or say what would go and why the rest stays',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it, type TestContext } from 'node:test';
 import type { DriverName } from '../driver.ts';
@@ -63,7 +63,7 @@ export function stopCases(bench: () => Bench): void {
 
 /** An engine that starts two machines, says so, and is killed without warning. */
 const ENGINE = `
-const [url, factory, options, specs] = process.argv.slice(1);
+const [url, factory, options, specs] = process.argv.slice(2);
 const driver = await (await import(url))[factory](JSON.parse(options));
 for (const spec of JSON.parse(specs)) await driver.start({ ...spec, on_output() {} });
 console.log('started');
@@ -82,7 +82,10 @@ export function crashCases(bench: () => Bench, name: DriverName, module: string)
       limits: { ...LIMITS, time_ms: null },
     }));
     const args = [module, `${name}Driver`, JSON.stringify(bench().options), JSON.stringify(specs)];
-    const engine = spawn(process.execPath, ['--input-type=module', '-e', ENGINE, ...args], {
+    // As a file: worker threads of the engine would inherit what the command line says about a script in it.
+    const file = join(bench().dir, 'engine.mjs');
+    await writeFile(file, ENGINE);
+    const engine = spawn(process.execPath, [file, ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     await once(engine.stdout, 'data');

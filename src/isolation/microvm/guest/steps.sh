@@ -82,18 +82,30 @@ mount_cache() {
   say "{\"event\":\"cache\",\"state\":\"$state\",\"used_bytes\":$((($1 - $2) * 4096))}"
 }
 
+card() {
+  for path in /sys/class/net/eth*; do
+    [ "$(cat "$path/address" 2>/dev/null)" = "$1" ] && echo "${path##*/}" && return
+  done
+}
+
+# Two cards, told apart by their addresses. On the first, whoever comes in through the forwarded port is answered,
+# and the proxy of a build is there; QEMU lets nothing else through. On the second is the world.
 network() {
   [ "$network" != none ] || return
-  ip addr add 10.0.2.15/24 dev eth0
-  ip link set eth0 up
+  inside=$(card 52:54:00:6b:00:01)
+  ip addr add 10.0.2.15/24 dev "$inside"
+  ip link set "$inside" up
   [ "$network" = outbound ] || return
-  # The gateway is also an address of the host: only what lies behind it may be reached, and no metadata service.
-  ip route add default via 10.0.2.2 dev eth0 onlink
-  ip route add prohibit 10.0.2.2/32
-  ip route add prohibit 10.0.2.4/32
+  outside=$(card 52:54:00:6b:00:02)
+  ip addr add 10.0.3.15/24 dev "$outside"
+  ip link set "$outside" up
+  # The gateway is also the host's loopback: only what lies behind it may be reached, and no metadata service.
+  ip route add default via 10.0.3.2 dev "$outside" onlink
+  ip route add prohibit 10.0.3.2/32
+  ip route add prohibit 10.0.3.4/32
   ip route add prohibit 169.254.0.0/16
   rm -f /root/etc/resolv.conf
-  echo 'nameserver 10.0.2.3' > /root/etc/resolv.conf
+  echo 'nameserver 10.0.3.3' > /root/etc/resolv.conf
 }
 
 # Pipes, so that /dev/stdout can be opened; counted, so that the host knows when it has everything.
@@ -113,7 +125,7 @@ start_command() {
 # Where nobody may be reading, what the host keeps has an end; the command still never waits.
 limited() {
   [ "$log_bytes" = 0 ] && exec cat
-  head -c "$log_bytes"
+  dd bs=65536 "count=$log_bytes" iflag=count_bytes status=none
   exec cat > /dev/null
 }
 

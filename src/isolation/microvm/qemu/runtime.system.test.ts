@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -151,10 +151,12 @@ describe('instances in QEMU', { skip }, () => {
     const spec = await newSpec();
     const { image: _, on_output: __, output: ___, ...plain } = spec;
     const fixture = new URL('./contract.fixtures.ts', import.meta.url).href;
+    const engine_file = join(dir, 'engine.mjs');
+    await writeFile(engine_file, ENGINE);
     const engine = spawn(
       process.execPath,
       [
-        ...['--input-type=module', '-e', ENGINE, fixture],
+        ...[engine_file, fixture],
         JSON.stringify({ ...options, pack: undefined, unpack: undefined, image: undefined }),
         JSON.stringify({ ...plain, config: spec.image.config }),
       ],
@@ -199,7 +201,7 @@ describe('instances in QEMU', { skip }, () => {
 });
 
 const ENGINE = `
-const [fixture, options, spec] = process.argv.slice(1);
+const [fixture, options, spec] = process.argv.slice(2);
 const { startInstance } = await import(fixture);
 await startInstance(JSON.parse(options), JSON.parse(spec));
 setInterval(() => {}, 1000);
