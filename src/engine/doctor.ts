@@ -46,6 +46,7 @@ export async function examine(
     'machines',
     'build_logs',
     'instance_logs',
+    'caches',
     'tmp',
   ] as const)
     disk.push({ kind, ...(await measure(ctx.folders[kind])) });

@@ -16,6 +16,8 @@ export interface Folders {
   machines: string;
   build_logs: string;
   instance_logs: string;
+  /** What the CLI of this machine remembers of folders, so as not to read every file again. */
+  caches: string;
   tmp: string;
 }
 
@@ -31,6 +33,7 @@ export async function makeFolders(data: string): Promise<Folders> {
     machines: at('machines'),
     build_logs: at('logs', 'builds'),
     instance_logs: at('logs', 'instances'),
+    caches: at('cache', 'manifests'),
     tmp: at('tmp'),
   };
   await mkdir(data, { recursive: true, mode: 0o700 });
