@@ -170,6 +170,20 @@ test('open prints the URL alone', async () => {
   assert.equal((await kiln(['open', 'shop'])).stdout, 'http://shop.default.localhost:7080\n');
 });
 
+test('sandbox exec: one word is for the shell, several are a program and its arguments', async () => {
+  const commands: unknown[] = [];
+  api.intercept = ({ path, body }, response) => {
+    if (!path.startsWith('/sandboxes/')) return false;
+    if (path.endsWith('/exec')) commands.push((body as { command: string }).command);
+    sendJson(response, 200, { id: 'sbx_1', name: 'one', stdout: 'out\n', stderr: '', exit_code: 7 });
+    return true;
+  };
+  const whole = await kiln(['sandbox', 'exec', 'one', 'ls | wc -l']);
+  assert.deepEqual([whole.code, whole.stdout], [3, 'out\n']);
+  await kiln(['sandbox', 'exec', 'one', '--', 'sh', '-c', 'echo $HOME; exit 7']);
+  assert.deepEqual(commands, ['ls | wc -l', "sh -c 'echo $HOME; exit 7'"]);
+});
+
 test('gc says what would go and why the rest stays', async () => {
   const item = (key: string, reason: string) => ({ key, kind: 'release', size_bytes: 1500, reason });
   answer('/gc', {
