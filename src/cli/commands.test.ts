@@ -148,6 +148,24 @@ test('rm needs --yes when nobody can be asked', async () => {
 test('scale takes whole numbers', async () => {
   assert.match((await kiln(['scale', 'shop', '3'])).stdout, /3 instances/);
   assert.equal((await kiln(['scale', 'shop', 'many'])).code, 2);
+  assert.equal((await kiln(['scale', 'shop'])).code, 2);
+});
+
+test('scale --size asks for more memory, alone or with a number', async () => {
+  const seen: unknown[] = [];
+  api.intercept = ({ path, body }, response) => {
+    if (!path.endsWith('/resize')) return false;
+    seen.push(body);
+    sendJson(response, 200, { data: { slug: 'shop', size: 'medium', desired_replicas: 1 } });
+    return true;
+  };
+  assert.match(
+    (await kiln(['scale', 'shop', '--size', 'medium'])).stdout,
+    /size medium from the next publish/,
+  );
+  assert.match((await kiln(['scale', 'shop', '2', '--size', 'large'])).stdout, /2 instances/);
+  assert.deepEqual(seen, [{ size: 'medium' }, { size: 'large' }]);
+  assert.equal((await kiln(['scale', 'shop', '--size', 'enormous'])).code, 2);
 });
 
 test('inspect shows a version with its failure, and a deployment with its live version', async () => {
