@@ -149,7 +149,7 @@ async function open(
 function cachesOf({ cache }: Config, folders: Folders): EngineContext['openCache'] {
   if (cache.deployment_bytes === 0) return null;
   return (deployment_id) =>
-    openCache({ dir: path.join(folders.caches, deployment_id), max_bytes: cache.deployment_bytes });
+    openCache({ dir: path.join(folders.build_caches, deployment_id), max_bytes: cache.deployment_bytes });
 }
 
 /** Words what the system says of a port that cannot be had. */

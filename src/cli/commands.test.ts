@@ -148,6 +148,24 @@ test('rm needs --yes when nobody can be asked', async () => {
 test('scale takes whole numbers', async () => {
   assert.match((await kiln(['scale', 'shop', '3'])).stdout, /3 instances/);
   assert.equal((await kiln(['scale', 'shop', 'many'])).code, 2);
+  assert.equal((await kiln(['scale', 'shop'])).code, 2);
+});
+
+test('scale --size asks for more memory, alone or with a number', async () => {
+  const seen: unknown[] = [];
+  api.intercept = ({ path, body }, response) => {
+    if (!path.endsWith('/resize')) return false;
+    seen.push(body);
+    sendJson(response, 200, { data: { slug: 'shop', size: 'medium', desired_replicas: 1 } });
+    return true;
+  };
+  assert.match(
+    (await kiln(['scale', 'shop', '--size', 'medium'])).stdout,
+    /size medium from the next publish/,
+  );
+  assert.match((await kiln(['scale', 'shop', '2', '--size', 'large'])).stdout, /2 instances/);
+  assert.deepEqual(seen, [{ size: 'medium' }, { size: 'large' }]);
+  assert.equal((await kiln(['scale', 'shop', '--size', 'enormous'])).code, 2);
 });
 
 test('inspect shows a version with its failure, and a deployment with its live version', async () => {
@@ -168,6 +186,20 @@ test('inspect shows a version with its failure, and a deployment with its live v
 
 test('open prints the URL alone', async () => {
   assert.equal((await kiln(['open', 'shop'])).stdout, 'http://shop.default.localhost:7080\n');
+});
+
+test('sandbox exec: one word is for the shell, several are a program and its arguments', async () => {
+  const commands: unknown[] = [];
+  api.intercept = ({ path, body }, response) => {
+    if (!path.startsWith('/sandboxes/')) return false;
+    if (path.endsWith('/exec')) commands.push((body as { command: string }).command);
+    sendJson(response, 200, { id: 'sbx_1', name: 'one', stdout: 'out\n', stderr: '', exit_code: 7 });
+    return true;
+  };
+  const whole = await kiln(['sandbox', 'exec', 'one', 'ls | wc -l']);
+  assert.deepEqual([whole.code, whole.stdout], [3, 'out\n']);
+  await kiln(['sandbox', 'exec', 'one', '--', 'sh', '-c', 'echo $HOME; exit 7']);
+  assert.deepEqual(commands, ['ls | wc -l', "sh -c 'echo $HOME; exit 7'"]);
 });
 
 test('gc says what would go and why the rest stays', async () => {

@@ -53,9 +53,10 @@ export async function examine(
     'builder_images',
     'base_images',
     'instance_machines',
-    'caches',
+    'build_caches',
     'build_logs',
     'instance_logs',
+    'caches',
     'tmp',
   ] as const)
     disk.push({ kind, ...(await measure(ctx.folders[kind])) });

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { tempDir } from '../../test/support/folders.ts';
 import { folderHolder, keptSecret, lockFolder, makeFolders } from './folders.ts';
 
@@ -35,6 +36,41 @@ test('a lock left by a dead process, or by another one with the same pid, is rep
   }
   await writeFile(path.join(data, 'kiln.lock'), 'torn by a power cut');
   lockFolder(data, '').release();
+});
+
+test('of several that find a dead engine’s lock at once, one gets the folder', async () => {
+  const rounds = 40;
+  const data = await tempDir('lock-race');
+  const stale = { pid: 2 ** 22 + 1, host: os.hostname(), started: 'another boot:1', api: '' };
+  for (let n = 0; n < rounds; n++) {
+    await mkdir(path.join(data, `${n}`));
+    await writeFile(path.join(data, `${n}`, 'kiln.lock'), JSON.stringify(stale));
+  }
+  // Threads run side by side, and none of this waits for anything: the closest race there is.
+  const racer = `
+    const { parentPort, workerData } = require('node:worker_threads');
+    import(workerData.module).then(({ lockFolder }) => {
+      const won = [];
+      for (let n = 0; n < workerData.rounds; n++) {
+        Atomics.add(workerData.arrived, n, 1);
+        while (Atomics.load(workerData.arrived, n) < workerData.racers);
+        try { lockFolder(workerData.data + '/' + n, ''); won.push(n); } catch {}
+      }
+      parentPort.postMessage(won);
+    });`;
+  const arrived = new Int32Array(new SharedArrayBuffer(4 * rounds));
+  const workerData = { data, rounds, arrived, racers: 2, module: import.meta.resolve('./folders.ts') };
+  const won = await Promise.all(
+    [1, 2].map(async () => {
+      const [list] = await once(new Worker(racer, { eval: true, workerData }), 'message');
+      return list as number[];
+    }),
+  );
+  assert.deepEqual(
+    won.flat().toSorted((a, b) => a - b),
+    Array.from({ length: rounds }, (_, n) => n),
+  );
+  for (let n = 0; n < rounds; n++) assert.deepEqual(await readdir(path.join(data, `${n}`)), ['kiln.lock']);
 });
 
 test('a lock of another host counts as held: it cannot be checked from here', async () => {

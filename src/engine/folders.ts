@@ -1,6 +1,6 @@
 /** The data folder: everything one engine keeps on disk, and the lock that makes it one engine's at a time. */
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -23,9 +23,11 @@ export interface Folders {
   /** Instances that are virtual machines. */
   instance_machines: string;
   /** Package caches of builds, by deployment. */
-  caches: string;
+  build_caches: string;
   build_logs: string;
   instance_logs: string;
+  /** What the CLI of this machine remembers of folders, so as not to read every file again. */
+  caches: string;
   tmp: string;
 }
 
@@ -43,9 +45,10 @@ export async function makeFolders(data: string): Promise<Folders> {
     builder_images: at('builder-images'),
     base_images: at('base-images'),
     instance_machines: at('instance-machines'),
-    caches: at('caches'),
+    build_caches: at('build-caches'),
     build_logs: at('logs', 'builds'),
     instance_logs: at('logs', 'instances'),
+    caches: at('cache', 'manifests'),
     tmp: at('tmp'),
   };
   await mkdir(data, { recursive: true, mode: 0o700 });
@@ -73,26 +76,22 @@ export interface FolderLock {
  */
 export function lockFolder(data: string, api: string): FolderLock {
   const file = path.join(data, 'kiln.lock');
-  for (let tries = 0; tries < 3; tries++) {
-    try {
-      const fd = openSync(file, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
-      const holder: Holder = { pid: process.pid, host: os.hostname(), started: startTime(process.pid), api };
-      writeSync(fd, JSON.stringify(holder));
-      closeSync(fd);
+  const own: Holder = { pid: process.pid, host: os.hostname(), started: startTime(process.pid), api };
+  for (let tries = 0; tries < 5; tries++) {
+    if (placeLock(file, JSON.stringify(own)))
       return {
-        announce: (url) => writeFileSync(file, JSON.stringify({ ...holder, api: url })),
+        announce: (url) => replaceLock(file, JSON.stringify({ ...own, api: url })),
         release: () => rmSync(file, { force: true }),
       };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-    const holder = readHolder(file);
+    const text = readText(file);
+    if (text === null) continue;
+    const holder = parseHolder(text);
     if (holder && isAlive(holder))
       throw new KilnError(
         'CONFLICT',
         `The data folder ${data} is in use by the Kiln engine with process id ${holder.pid} on ${holder.host} (API ${holder.api}). Use that one, stop it, or choose another folder with --data.`,
       );
-    rmSync(file, { force: true });
+    takeAway(file, text);
   }
   throw new KilnError(
     'CONFLICT',
@@ -100,17 +99,72 @@ export function lockFolder(data: string, api: string): FolderLock {
   );
 }
 
+/** Makes the lock in one step, its text in it: nobody ever sees one that is half written and takes it for a wreck. */
+function placeLock(file: string, text: string): boolean {
+  const made = `${file}.${randomBytes(6).toString('hex')}`;
+  writeFileSync(made, text, { mode: 0o600, flag: 'wx' });
+  try {
+    return linkUnlessThere(made, file);
+  } finally {
+    rmSync(made, { force: true });
+  }
+}
+
+function linkUnlessThere(from: string, to: string): boolean {
+  try {
+    linkSync(from, to);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    return false;
+  }
+}
+
+function replaceLock(file: string, text: string): void {
+  const made = `${file}.${randomBytes(6).toString('hex')}`;
+  writeFileSync(made, text, { mode: 0o600, flag: 'wx' });
+  renameSync(made, file);
+}
+
+/**
+ * Removes the lock of a dead engine, which another starting engine may be doing as well: a rename is had by one of
+ * them only, and what it finds not to be the dead one's lock but the other's new one, it puts back.
+ */
+function takeAway(file: string, stale: string): void {
+  const aside = `${file}.${randomBytes(6).toString('hex')}`;
+  try {
+    renameSync(file, aside);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  try {
+    if (readText(aside) !== stale) linkUnlessThere(aside, file);
+  } finally {
+    rmSync(aside, { force: true });
+  }
+}
+
 /** Who holds the folder, for the CLI: where its API listens. Null when nobody does. */
 export function folderHolder(data: string): Holder | null {
-  const holder = readHolder(path.join(data, 'kiln.lock'));
+  const holder = parseHolder(readText(path.join(data, 'kiln.lock')));
   return holder && isAlive(holder) ? holder : null;
 }
 
-function readHolder(file: string): Holder | null {
+function readText(file: string): string | null {
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Holder;
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+function parseHolder(text: string | null): Holder | null {
+  try {
+    return text === null ? null : (JSON.parse(text) as Holder);
   } catch {
-    return null;
+    return null; // torn by a power cut
   }
 }
 

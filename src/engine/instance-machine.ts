@@ -225,7 +225,7 @@ export function crashFailure(exit: MachineExit, log_tail: string[]): Failure {
       ? 'The app needed more than its memory limit.'
       : `The app ended by itself, ${how}.`,
     next_step: out_of_memory
-      ? 'Make it use less memory, or raise the limit of the deployment.'
+      ? 'Make it use less memory, or raise the limit (`kiln scale NAME --size medium`) and publish again.'
       : 'Read the end of the instance log; a server must keep running.',
     exit_code: exit.exit_code,
     signal: exit.signal,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Readable } from 'node:stream';
@@ -7,14 +8,15 @@ import { tempDir } from '../../test/support/folders.ts';
 import { aDeployment, aVersion, newId } from '../../test/support/rows.ts';
 import type { Deployment } from '../domain/deployment.ts';
 import { type Database, openDatabase } from '../store/db.ts';
-import { switchActiveVersion, takeSeq } from '../store/deployment.ts';
+import { deploymentById, switchActiveVersion, takeSeq } from '../store/deployment.ts';
+import { insertInstance } from '../store/instance.ts';
 import { recordObject, type StoredObject } from '../store/object.ts';
 import { fileObjectStore } from '../store/objects/files.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
 import { insertRelease, releaseById } from '../store/release.ts';
 import { insertSandbox } from '../store/sandbox.ts';
 import { deleteSnapshot, insertSnapshot } from '../store/snapshot.ts';
-import { recordRelease, setVersionState } from '../store/version.ts';
+import { recordRelease, setVersionState, versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import { makeFolders } from './folders.ts';
 import { collect, judge } from './retention.ts';
@@ -135,7 +137,7 @@ describe('collecting', () => {
       assert.equal((await releaseById(database.db, release_id)).collected_at !== null, gone, String(n));
     }
     assert.deepEqual((await collect(ctx, { dry_run: false })).removed, []);
-    assert.ok((await import('node:fs')).existsSync(foreign));
+    assert.ok(existsSync(foreign));
     assert.ok(wet.kept.every((item) => item.reason.length > 5));
   });
 
@@ -173,5 +175,34 @@ describe('collecting', () => {
       .where('id', '=', ids[1]!)
       .execute();
     assert.equal(await kept(), undefined);
+  });
+
+  test('logs and caches go by age, but not those of what is live', async () => {
+    const { db } = database;
+    const { active_version_id } = (await deploymentById(db, deployment.id))!;
+    const version = await versionById(db, active_version_id!);
+    const instance = await db.transaction().execute((trx) =>
+      insertInstance(trx, {
+        ...{ id: newId('ins'), tenant_id: deployment.tenant_id, deployment_id: deployment.id },
+        ...{ version_id: version.id, release_id: version.release_id!, operation_id: null, engine_id: null },
+        ...{ replica: 0, role: 'live' },
+      }),
+    );
+    const { build_logs, instance_logs, caches } = ctx.folders;
+    const stay = [path.join(build_logs, `${version.build_id}.jsonl`)];
+    for (const end of ['jsonl', 'jsonl.1']) stay.push(path.join(instance_logs, `${instance.id}.${end}`));
+    const go = [path.join(build_logs, 'bld_old.jsonl'), path.join(instance_logs, 'ins_old.jsonl')];
+    go.push(path.join(caches, 'shop-123.json'));
+    for (const file of [...stay, ...go]) await writeFile(file, '');
+    const { removed } = await collect(ctx, { dry_run: false });
+    assert.deepEqual(
+      removed.map(({ key, kind }) => [key, kind]),
+      go.map((file, at) => [
+        path.relative(ctx.folders.data, file),
+        ['build_log', 'instance_log', 'cache'][at],
+      ]),
+    );
+    for (const file of stay) assert.ok(existsSync(file), file);
+    for (const file of go) assert.ok(!existsSync(file), file);
   });
 });

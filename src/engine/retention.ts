@@ -11,6 +11,7 @@ import { deleteIdempotentBefore } from '../store/idempotency.ts';
 import { deleteStoppedBefore } from '../store/instance.ts';
 import {
   forgetObject,
+  idsOfLiveLogs,
   listObjects,
   type ObjectReference,
   objectReferences,
@@ -23,7 +24,7 @@ import { boundCaches, sweepImages } from './scratch.ts';
 
 export interface GcItem {
   key: string;
-  kind: StoredObject['kind'] | 'build_log' | 'instance_log';
+  kind: StoredObject['kind'] | 'build_log' | 'instance_log' | 'cache';
   size_bytes: number;
   /** Why it goes, or why it stays. */
   reason: string;
@@ -57,8 +58,10 @@ export async function collect(ctx: EngineContext, options: { dry_run: boolean })
     else if (options.dry_run || (await removeObject(ctx, object, now))) report.removed.push(item);
   }
   const before = new Date(now.getTime() - ctx.retention.days * DAY_MS);
-  await collectLogs(ctx, ctx.folders.build_logs, 'build_log', before, report);
-  await collectLogs(ctx, ctx.folders.instance_logs, 'instance_log', before, report);
+  const live = await idsOfLiveLogs(ctx.db);
+  await collectFiles(ctx, ctx.folders.build_logs, { kind: 'build_log', before, live }, report);
+  await collectFiles(ctx, ctx.folders.instance_logs, { kind: 'instance_log', before, live }, report);
+  await collectFiles(ctx, ctx.folders.caches, { kind: 'cache', before, live }, report);
   if (!options.dry_run) {
     await boundCaches(ctx);
     await sweepImages(ctx);
@@ -114,17 +117,17 @@ async function removeObject(ctx: EngineContext, object: StoredObject, now: Date)
   });
 }
 
-async function collectLogs(
+/** `live`: an app may say nothing for months, and its log is open; how the live version was built can always be read. */
+async function collectFiles(
   ctx: EngineContext,
   dir: string,
-  kind: 'build_log' | 'instance_log',
-  before: Date,
+  { kind, before, live }: { kind: GcItem['kind']; before: Date; live: ReadonlySet<string> },
   report: GcReport,
 ): Promise<void> {
   for (const name of await readdir(dir)) {
     const file = path.join(dir, name);
     const info = await stat(file).catch(() => null);
-    if (info === null || info.mtime >= before) continue;
+    if (info === null || info.mtime >= before || live.has(name.split('.')[0]!)) continue;
     report.removed.push({
       key: path.relative(ctx.folders.data, file),
       kind,

@@ -11,7 +11,7 @@ import type { EngineContext } from './context.ts';
 export async function boundCaches(ctx: EngineContext): Promise<string[]> {
   const [living, busy] = await Promise.all([livingDeploymentIds(ctx.db), unfinishedPublishes(ctx.db)]);
   return collectCaches({
-    dir: ctx.folders.caches,
+    dir: ctx.folders.build_caches,
     total_max_bytes: ctx.cache_total_bytes,
     living: new Set(living),
     busy: new Set(busy),

@@ -46,7 +46,8 @@ function explainExit(seen: Observation, exit: MachineExit): Told {
     return {
       code: 'APP_OUT_OF_MEMORY',
       message: `The app ran out of memory (limit ${mebibytes(seen.memory_limit_bytes)}, seen ${mebibytes(exit.peak_memory_bytes)}).`,
-      next_step: 'Raise the memory of the deployment, or make the app use less at start, then publish again.',
+      next_step:
+        'Raise the memory of the deployment (`kiln scale NAME --size medium`), or make the app use less at start, then publish again.',
     };
   }
   return { code: 'APP_CRASHED', message: exitMessage(seen, exit), next_step: exitNextStep(seen, exit) };

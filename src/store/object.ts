@@ -88,3 +88,14 @@ export async function objectReferences(
       if (key !== null) references.set(key, [...(references.get(key) ?? []), reference]);
   return references;
 }
+
+/** Of the builds and instances whose log may be wanted however old it is: those of what is live now. */
+export async function idsOfLiveLogs(db: Conn): Promise<Set<string>> {
+  const { rows } = await sql<{ id: string }>`
+    select id from instances where stopped_at is null
+    union
+    select v.build_id from deployments d join versions v on v.id = d.active_version_id where d.deleted_at is null`.execute(
+    db,
+  );
+  return new Set(rows.map((row) => row.id));
+}

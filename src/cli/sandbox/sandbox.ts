@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { SandboxView } from '../../api/contract/sandbox.ts';
+import { quote } from '../../build/quote.ts';
 import { type Bind, type Cli, examples } from '../cli.ts';
 import type { Client } from '../client.ts';
 import { EXIT, type ExitCode } from '../exit.ts';
@@ -49,20 +50,25 @@ function defineExec(sandbox: Command, bind: Bind): void {
     .description('Run a shell command in a sandbox, isolated as a build is.');
   command
     .argument('<sandbox>', 'name or sbx_…')
-    .argument('<command>', 'shell command')
+    .argument('<command...>', 'shell command in one word; or, after --, a program and its arguments')
     .option('--timeout <seconds>', 'ends it after so long', seconds(1, 3600), 120);
   examples(command, [
     ["kiln sandbox exec my-app-1a2b3c4d5e 'npm test'", 'ends with exit code 3 when the command fails'],
+    [
+      'kiln sandbox exec my-app-1a2b3c4d5e -- node -e "console.log(1)"',
+      'as words: nothing in them is expanded',
+    ],
   ]);
   command.action(bind(exec));
 }
 
-async function exec(cli: Cli, name: string, shell: string, o: { timeout: number }): Promise<ExitCode> {
+async function exec(cli: Cli, name: string, words: string[], o: { timeout: number }): Promise<ExitCode> {
   const client = await cli.connect();
   const sandbox = await findSandbox(client, name);
+  const command = words.length === 1 ? words[0]! : words.map(quote).join(' ');
   const result = await client.post('/sandboxes/{id}/exec', {
     params: { id: sandbox.id },
-    body: { command: shell, timeout: o.timeout },
+    body: { command, timeout: o.timeout },
     timeout_ms: (o.timeout + 30) * 1000,
     // A command may have run although its answer was lost.
     repeatable: false,
