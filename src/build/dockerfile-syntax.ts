@@ -12,8 +12,6 @@ export interface Instruction {
 }
 
 export interface Stage {
-  /** The image or the earlier stage it starts from, with variables filled in; null when one has no value. */
-  base: string | null;
   /** The image under all the stages it starts from; null when a variable in it has no value. */
   image: string | null;
   /** As written, for people. */
@@ -103,7 +101,6 @@ export function stagesOf(text: string): Stage[] {
       const parent = stages.findLast(({ name }) => name !== null && name === base?.toLowerCase());
       values = new Map(parent?.values);
       stages.push({
-        base,
         image: parent ? parent.image : base,
         from: from[1]!,
         name: from[2]?.toLowerCase() ?? null,

@@ -34,6 +34,8 @@ function detectProject(app: App) {
       'mix compile',
       ...(assets ? ['mix assets.deploy'] : []),
       ...(release ? ['mix release --overwrite'] : []),
+      // What mix notes for its next compilation differs from build to build.
+      'rm -rf _build/prod/lib/*/.mix',
     ],
     start:
       release && name
