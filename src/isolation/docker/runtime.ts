@@ -86,7 +86,10 @@ export function dockerRuntime(o: DockerRuntimeOptions): ImageRuntime {
     async sweep(keep) {
       const found = await ownContainers(docker, data_key, 'instance');
       const lost = [...found].filter(([id]) => !keep.has(id));
-      for (const [, one] of lost) await removeContainer(docker, one.Id);
+      for (const [id, one] of lost) {
+        await running.get(id)?.run.machine().stop(0);
+        await removeContainer(docker, one.Id);
+      }
       await removeIdleNetworks(docker, data_key);
       await removeIdleImages(docker, data_key);
       return lost.map(([id]) => id).sort();
