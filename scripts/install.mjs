@@ -57,6 +57,10 @@ function install() {
  * the lock file lacks what this platform or this npm wants, which no repetition would.
  */
 function tryAll() {
+  return packages() ?? run('rebuild', 'node');
+}
+
+function packages() {
   if (!existsSync(lock)) return run('install') && run('install');
   const first = run('ci');
   if (!first) return null;
@@ -64,10 +68,14 @@ function tryAll() {
   return run('install');
 }
 
-/** Null when it worked, else what went wrong. */
-function run(command) {
+/**
+ * Null when it worked, else what went wrong. Scripts of packages do not run (some compile for a minute what Kiln does
+ * not use), but for the one of `node`, which puts the binary in its place.
+ */
+function run(command, ...names) {
+  const scripts = command === 'rebuild' ? [] : ['--ignore-scripts'];
   const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
-  const done = spawnSync(npm, [command, '--no-audit', '--no-fund', '--loglevel=error'], {
+  const done = spawnSync(npm, [command, ...names, ...scripts, '--no-audit', '--no-fund', '--loglevel=error'], {
     cwd: root,
     encoding: 'utf8',
     maxBuffer: MAX_OUTPUT_BYTES,
