@@ -75,12 +75,16 @@ function packages() {
 function run(command, ...names) {
   const scripts = command === 'rebuild' ? [] : ['--ignore-scripts'];
   const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
-  const done = spawnSync(npm, [command, ...names, ...scripts, '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd: root,
-    encoding: 'utf8',
-    maxBuffer: MAX_OUTPUT_BYTES,
-    shell: process.platform === 'win32',
-  });
+  const done = spawnSync(
+    npm,
+    [command, ...names, ...scripts, '--no-audit', '--no-fund', '--loglevel=error'],
+    {
+      cwd: root,
+      encoding: 'utf8',
+      maxBuffer: MAX_OUTPUT_BYTES,
+      shell: process.platform === 'win32',
+    },
+  );
   if (done.signal === 'SIGINT' || done.signal === 'SIGTERM') process.exit(130);
   if (done.status === 0) return null;
   return {
