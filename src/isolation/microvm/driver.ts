@@ -165,7 +165,6 @@ class Start {
         network: this.egress === null ? { kind: 'none' } : { kind: 'egress', socket_path: egress_socket },
         ...{
           max_file_bytes: output_bytes + (this.cache()?.max_bytes ?? 0),
-          processes: spec.limits.processes,
         },
         ...{ survives_engine: false, ...(boot_ms === undefined ? {} : { boot_ms }) },
         on_event: (event) => run.on(event),
