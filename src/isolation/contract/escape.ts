@@ -55,11 +55,10 @@ export function escapeCases(bench: () => Bench): void {
     [
       '/etc/shadow',
       '/etc/ssl/private',
-      '/etc/ssh',
       '/root/.ssh',
       '/root/.npmrc',
       '/root/.bashrc',
-      ...(bench().driver.capabilities.own_kernel ? [] : ['/var/lib', '/opt']),
+      ...(bench().driver.capabilities.own_kernel ? [] : ['/etc/ssh', '/var/lib', '/opt']),
     ]
       .map((path) => `[ ! -r ${path} ] || [ -z "$(ls -A ${path})" ] || echo "ESCAPED ${path}"`)
       .concat('echo tried')
@@ -73,7 +72,7 @@ export function escapeCases(bench: () => Bench): void {
       .unref();
     await once(server, 'listening');
     const connect = `require('net').connect('${path}').on('data',d=>console.log(String(d))).on('error',()=>0)`;
-    return `node -e "${connect}"; ls /run /var/run | grep -q . && echo ESCAPED; echo tried`;
+    return `node -e "${connect}"; (ls -A /run/; ls -A /var/run/) | grep -q . && echo ESCAPED; echo tried`;
   });
 
   attempt('write to the system', 'hides_host_files', () =>

@@ -165,7 +165,6 @@ class Start {
         network: this.egress === null ? { kind: 'none' } : { kind: 'egress', socket_path: egress_socket },
         ...{
           max_file_bytes: output_bytes + (this.cache()?.max_bytes ?? 0),
-          processes: spec.limits.processes,
         },
         ...{ survives_engine: false, ...(boot_ms === undefined ? {} : { boot_ms }) },
         on_event: (event) => run.on(event),
@@ -215,7 +214,7 @@ class Start {
       env: {
         ...{ PATH, HOME: '/home', TMPDIR: '/tmp', LANG: 'C.UTF-8' },
         ...Object.fromEntries(env),
-        ...(networked ? proxyEnvironment(host.hypervisor.egress_url) : {}),
+        ...(networked ? withEgress(host.hypervisor.egress_url) : {}),
         ...(this.cache() ? { KILN_CACHE_DIR: '/cache' } : {}),
         ...spec.env,
       },
@@ -273,6 +272,15 @@ class Start {
     await removeTree(dir);
     this.on_gone();
   }
+}
+
+/** The proxy is not on the machine's loopback: who speaks to it must not be sent to it through itself. */
+function withEgress(url: string): Record<string, string> {
+  const env = proxyEnvironment(url);
+  const { hostname } = new URL(url);
+  for (const name of ['no_proxy', 'NO_PROXY', 'npm_config_noproxy'])
+    if (env[name] !== undefined) env[name] += `,${hostname}`;
+  return env;
 }
 
 /** A log must never change the outcome (I12). */

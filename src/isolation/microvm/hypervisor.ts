@@ -3,9 +3,7 @@
  * with some drives, and carries bytes; everything about builds, images and limits is the driver's (driver.ts) and
  * the guest agent's (guest/init.sh).
  *
- * A VM has one folder (`dir`), which the driver makes and removes. Sockets, logs and drives lie in it, and it may be
- * renamed while the VM runs (a warm VM becomes a build): a hypervisor opens everything at its start, or by names
- * relative to it.
+ * A VM has one folder (`dir`), which the driver makes and removes. Sockets, logs and drives lie in it.
  */
 import type { Duplex } from 'node:stream';
 import type { SelfTest } from '../driver.ts';
@@ -90,8 +88,6 @@ export interface Vm {
   open(channel: VmChannel['name']): Promise<Duplex>;
   /** The end of the kernel's console, at most 64 KiB: says why a kernel panicked. */
   console(): Promise<string>;
-  /** The VM's folder was renamed. */
-  moved(dir: string): void;
 }
 
 export interface Hypervisor {

@@ -33,6 +33,4 @@ export interface MicrovmOptions extends DriverOptions {
   allow_emulation?: boolean;
   /** Default 2. */
   vcpus?: number;
-  /** Machines booted ahead, waiting for their build; never used twice. Default 0. */
-  warm?: number;
 }

@@ -1,6 +1,7 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Machine } from '../driver.ts';
+import type { Machine, SelfTest } from '../driver.ts';
+import { makeScanner } from '../processes.ts';
 import type { Adoption, ImageRuntime, InstanceSpec, RuntimeName } from '../runtime.ts';
 import { removeTree } from '../scratch.ts';
 import { dataKey, sweepMachines } from '../sweep.ts';
@@ -12,7 +13,7 @@ import { type Job, jobFiles } from './guest/job.ts';
 import type { Hypervisor, VmChannel, VmDrive, VmRecord } from './hypervisor.ts';
 import { type Offsets, readLogFiles } from './log-file.ts';
 import type { MicrovmOptions } from './options.ts';
-import { type RunParts, VmRun } from './run.ts';
+import { VmRun } from './run.ts';
 import { bootVm, endVm, makeVmDir, openVmHost, type VmHost } from './vm-host.ts';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -52,32 +53,134 @@ export function microvmRuntime(
   o: MicrovmRuntimeOptions,
   driver: MicrovmDriver,
 ): ImageRuntime {
-  // A key of its own, so that the driver's sweep leaves instances alone.
-  const data_key = `${dataKey(o.data_dir)}-instances`;
-  const held = new Map<string, { run: VmRun; save(): Promise<void> }>();
-  const starting = new Set<string>();
-  const openHost = (hypervisor: Hypervisor): VmHost =>
-    openVmHost({
-      hypervisor,
-      image: o.image!,
-      data_key,
-      work_dir: o.work_dir,
-      search_path: o.host_env.PATH ?? '',
+  return new MicrovmRuntime(name, o, driver);
+}
+
+class MicrovmRuntime implements ImageRuntime {
+  readonly name: RuntimeName;
+  readonly survives_engine = true;
+  readonly o: MicrovmRuntimeOptions;
+  readonly driver: MicrovmDriver;
+  /** A key of its own, so that the driver's sweep leaves instances alone. */
+  readonly data_key: string;
+  readonly held = new Map<string, { run: VmRun; save(): Promise<void> }>();
+  readonly starting = new Set<string>();
+
+  constructor(name: RuntimeName, o: MicrovmRuntimeOptions, driver: MicrovmDriver) {
+    this.name = name;
+    this.o = o;
+    this.driver = driver;
+    this.data_key = `${dataKey(o.data_dir)}-instances`;
+  }
+
+  selfTest(): Promise<SelfTest> {
+    return this.driver.selfTest();
+  }
+
+  async start(spec: InstanceSpec): Promise<Machine> {
+    const { hypervisor, result } = await this.driver.tested();
+    if (hypervisor === null) throw new Error(result.ok ? 'no hypervisor works' : result.reason);
+    checkInstance(spec);
+    if (this.held.has(spec.id) || this.starting.has(spec.id))
+      throw new Error(`instance ${spec.id} is running already`);
+    this.starting.add(spec.id);
+    let run: VmRun | undefined;
+    try {
+      await mkdir(this.o.work_dir, { recursive: true });
+      return await this.boot(this.host(hypervisor), spec, (made) => {
+        run = made;
+      });
+    } catch (error) {
+      if (run?.vm !== undefined) await run.clear();
+      this.held.delete(spec.id);
+      await removeTree(this.dir(spec.id));
+      const why = error instanceof Error ? error.message : String(error);
+      throw new Error(`instance ${spec.id} could not be started: ${why}`, { cause: error });
+    } finally {
+      this.starting.delete(spec.id);
+    }
+  }
+
+  async boot(host: VmHost, spec: InstanceSpec, on_run: (run: VmRun) => void): Promise<Machine> {
+    const { o } = this;
+    const { dir, user } = await makeVmDir(host, spec.id);
+    const { drives, scratch_bytes } = await makeDrives(o, spec, dir, user);
+    const run = this.makeRun(host, spec, { stdout: 0, stderr: 0 });
+    on_run(run);
+    const { host_port, guest_port, limits, id } = spec;
+    const booted = await bootVm(host, {
+      ...{ id, dir, user, drives, channels: CHANNELS, survives_engine: true },
+      network: { kind: 'forward', host_port, guest_port, outbound: o.instance_network !== 'none' },
+      ...{ vcpus: o.vcpus ?? 1, memory_bytes: limits.memory_bytes },
+      max_file_bytes: scratch_bytes + limits.log_bytes,
+      on_event: (event) => run.on(event),
     });
+    run.vm = booted.vm;
+    await writeRecord(dir, { vm: booted.vm.record, read: { stdout: 0, stderr: 0 } });
+    return await run.start(booted);
+  }
+
+  async adopt(of: Adoption): Promise<Machine | null> {
+    if (!ID.test(of.id) || this.o.image === null) return null;
+    const dir = this.dir(of.id);
+    const record = await readRecord(dir);
+    if (record === null) return null;
+    for (const hypervisor of this.driver.candidates) {
+      const vm = await hypervisor.adopt(record.vm, { id: of.id, dir, channels: CHANNELS });
+      if (vm === null) continue;
+      const host = this.host(hypervisor);
+      const run = this.makeRun(host, of, record.read);
+      try {
+        const talk = converse(await vm.open('control'), (event) => run.on(event));
+        await run.attach({ vm, talk });
+        return run.supervise();
+      } catch {
+        // It ended in this instant.
+        this.held.delete(of.id);
+        await endVm(host, of.id, vm);
+      }
+    }
+    return null;
+  }
+
+  async release(): Promise<void> {
+    for (const { run, save } of this.held.values()) {
+      await run.letGo();
+      await save();
+    }
+    this.held.clear();
+  }
+
+  async sweep(keep: ReadonlySet<string>): Promise<string[]> {
+    return await sweepMachines({
+      ...{ scanner: makeScanner(), data_key: this.data_key, work_dir: this.o.work_dir },
+      keep: (id) => keep.has(id) || this.held.has(id) || this.starting.has(id),
+    });
+  }
+
+  dir(id: string): string {
+    return join(this.o.work_dir, id);
+  }
+
+  host(hypervisor: Hypervisor): VmHost {
+    const { image, work_dir, host_env } = this.o;
+    const search_path = host_env.PATH ?? '';
+    return openVmHost({ hypervisor, image: image!, data_key: this.data_key, work_dir, search_path });
+  }
 
   /** The run around a VM, whether it is new or found again. */
-  function makeRun(host: VmHost, of: Omit<Adoption, 'logs_since'>, from: Offsets): VmRun {
-    const dir = join(o.work_dir, of.id);
+  makeRun(host: VmHost, of: Omit<Adoption, 'logs_since'>, from: Offsets): VmRun {
+    const dir = this.dir(of.id);
     let read = from;
     let saving: Promise<void> = Promise.resolve();
     const save = () => {
       saving = saving.then(() => writeRecord(dir, { vm: run.vm.record, read })).catch(() => undefined);
       return saving;
     };
-    const parts: RunParts = {
+    const run: VmRun = new VmRun({
       ...{ host, dir, workspace: null, egress: null, cache: null },
       spec: of,
-      on_gone: () => held.delete(of.id),
+      on_gone: () => this.held.delete(of.id),
       open_output: async (_, receive) =>
         readLogFiles({
           ...{ dir, from, receive },
@@ -86,91 +189,11 @@ export function microvmRuntime(
             void save();
           },
         }),
-    };
-    const run = new VmRun(parts);
+    });
     run.received = { ...from };
-    held.set(of.id, { run, save });
+    this.held.set(of.id, { run, save });
     return run;
   }
-
-  async function start(spec: InstanceSpec): Promise<Machine> {
-    const { hypervisor, result } = await driver.tested();
-    if (hypervisor === null) throw new Error(result.ok ? 'no hypervisor works' : result.reason);
-    checkInstance(spec);
-    if (held.has(spec.id) || starting.has(spec.id)) throw new Error(`instance ${spec.id} is running already`);
-    starting.add(spec.id);
-    const host = openHost(hypervisor);
-    const dir = join(o.work_dir, spec.id);
-    let run: VmRun | undefined;
-    try {
-      await mkdir(o.work_dir, { recursive: true });
-      const { user } = await makeVmDir(host, spec.id);
-      const { drives, scratch_bytes } = await makeDrives(o, spec, dir, user);
-      run = makeRun(host, spec, { stdout: 0, stderr: 0 });
-      const { host_port, guest_port, limits, id } = spec;
-      const booted = await bootVm(host, {
-        ...{ id, dir, user, drives, channels: CHANNELS, survives_engine: true },
-        network: { kind: 'forward', host_port, guest_port, outbound: o.instance_network !== 'none' },
-        ...{ vcpus: o.vcpus ?? 1, memory_bytes: limits.memory_bytes, processes: limits.processes },
-        max_file_bytes: scratch_bytes + limits.log_bytes,
-        on_event: (event) => run!.on(event),
-      });
-      run.vm = booted.vm;
-      await writeRecord(dir, { vm: booted.vm.record, read: { stdout: 0, stderr: 0 } });
-      return await run.start(booted);
-    } catch (error) {
-      if (run?.vm !== undefined) await run.clear();
-      held.delete(spec.id);
-      await removeTree(dir);
-      const why = error instanceof Error ? error.message : String(error);
-      throw new Error(`instance ${spec.id} could not be started: ${why}`, { cause: error });
-    } finally {
-      starting.delete(spec.id);
-    }
-  }
-
-  async function adopt(of: Adoption): Promise<Machine | null> {
-    if (!ID.test(of.id) || o.image === null) return null;
-    const dir = join(o.work_dir, of.id);
-    const record = await readRecord(dir);
-    if (record === null) return null;
-    for (const hypervisor of driver.candidates) {
-      const vm = await hypervisor.adopt(record.vm, { id: of.id, dir, channels: CHANNELS });
-      if (vm === null) continue;
-      const host = openHost(hypervisor);
-      const run = makeRun(host, of, record.read);
-      try {
-        const talk = converse(await vm.open('control'), (event) => run.on(event));
-        await run.attach({ vm, talk });
-        return run.supervise();
-      } catch {
-        // It ended in this instant.
-        held.delete(of.id);
-        await endVm(host, of.id, vm);
-      }
-    }
-    return null;
-  }
-
-  return {
-    name,
-    survives_engine: true,
-    selfTest: () => driver.selfTest(),
-    start,
-    adopt,
-    async release() {
-      for (const { run, save } of held.values()) {
-        await run.letGo();
-        await save();
-      }
-      held.clear();
-    },
-    sweep: (keep) =>
-      sweepMachines({
-        ...{ scanner: openHost(driver.candidates[0]!).scanner, data_key, work_dir: o.work_dir },
-        keep: (id) => keep.has(id) || held.has(id) || starting.has(id),
-      }),
-  };
 }
 
 function checkInstance(spec: InstanceSpec): void {

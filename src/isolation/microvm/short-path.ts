@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 /**
  * A Unix socket's path has at most 107 bytes, which a data folder easily exceeds. Through an open folder every
- * path is short; it also stays good when the folder is renamed.
+ * path is short.
  */
 export interface ShortFolder {
   /** A path of `name` in the folder, good while the folder is open, for this process only. */

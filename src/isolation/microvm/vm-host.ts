@@ -68,7 +68,6 @@ export interface BootPlan {
   /** What the job may use; the VM has more. */
   memory_bytes: number;
   max_file_bytes: number;
-  processes: number;
   survives_engine: boolean;
   /** Default: the host's patience times the hypervisor's slowness. */
   boot_ms?: number;

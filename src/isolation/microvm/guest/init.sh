@@ -70,25 +70,25 @@ sysctls 2>/dev/null
 
 mount -t squashfs -o ro "$(drive root)" /lower || broken 'the root file system cannot be mounted'
 mount -t ext4 -o noatime,noinit_itable "$(drive scratch)" /scratch || broken 'the scratch disk cannot be mounted'
-mkdir /scratch/upper /scratch/work /scratch/job
-mount -t overlay -o lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work overlay /root || broken 'the overlay cannot be mounted'
-mkdir -p /root/proc /root/dev /root/run /root/tmp /root/sys
-mount -t proc -o nosuid,nodev,noexec proc /root/proc
-mount -t tmpfs -o nosuid,mode=755,size=64k dev /root/dev
-mount -t tmpfs -o nosuid,nodev,mode=755,size=16m run /root/run
-node() { mknod -m 666 "/root/dev/$1" c "$2" "$3"; }
+mkdir -p /scratch/upper /scratch/work /scratch/job /image
+mount -t overlay -o lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work overlay /image || broken 'the overlay cannot be mounted'
+mkdir -p /image/proc /image/dev /image/run /image/tmp /image/sys
+mount -t proc -o nosuid,nodev,noexec proc /image/proc
+mount -t tmpfs -o nosuid,mode=755,size=64k dev /image/dev
+mount -t tmpfs -o nosuid,nodev,mode=755,size=16m run /image/run
+node() { mknod -m 666 "/image/dev/$1" c "$2" "$3"; }
 node null 1 3; node zero 1 5; node full 1 7; node random 1 8; node urandom 1 9; node tty 5 0
-mkdir /root/dev/pts /root/dev/shm /root/dev/.kiln
-mount -t devpts -o nosuid,noexec,newinstance,ptmxmode=666,mode=620,gid=5 devpts /root/dev/pts
-mount -t tmpfs -o nosuid,nodev,mode=1777 shm /root/dev/shm
-ln -s pts/ptmx /root/dev/ptmx
-ln -s /proc/self/fd /root/dev/fd
-ln -s /proc/self/fd/0 /root/dev/stdin
-ln -s /proc/self/fd/1 /root/dev/stdout
-ln -s /proc/self/fd/2 /root/dev/stderr
+mkdir /image/dev/pts /image/dev/shm /image/dev/.kiln
+mount -t devpts -o nosuid,noexec,newinstance,ptmxmode=666,mode=620,gid=5 devpts /image/dev/pts
+mount -t tmpfs -o nosuid,nodev,mode=1777 shm /image/dev/shm
+ln -s pts/ptmx /image/dev/ptmx
+ln -s /proc/self/fd /image/dev/fd
+ln -s /proc/self/fd/0 /image/dev/stdin
+ln -s /proc/self/fd/1 /image/dev/stdout
+ln -s /proc/self/fd/2 /image/dev/stderr
 # The shell that becomes the command: images need not have one.
-touch /root/dev/.kiln/busybox
-mount --bind /bin/busybox /root/dev/.kiln/busybox
+touch /image/dev/.kiln/busybox
+mount --bind /bin/busybox /image/dev/.kiln/busybox
 mount -t cgroup2 none /sys/fs/cgroup || broken 'control groups are missing'
 echo '+memory +pids +cpu' > /sys/fs/cgroup/cgroup.subtree_control
 group=/sys/fs/cgroup/job

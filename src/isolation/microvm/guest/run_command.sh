@@ -9,7 +9,7 @@ export PATH=/bin
   rm -f /pipes/stdout /pipes/stderr
   ulimit -c 0
   umask 022
-  exec chroot /root /dev/.kiln/busybox setpriv --nnp /dev/.kiln/busybox start-stop-daemon -S -q \
+  exec chroot /image /dev/.kiln/busybox setpriv --nnp /dev/.kiln/busybox start-stop-daemon -S -q \
     -p /dev/.kiln/none -c "$2:$3" -x /dev/.kiln/busybox -a sh -- /dev/.kiln/run
 )
 echo $? > /exit.tmp

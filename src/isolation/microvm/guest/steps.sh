@@ -5,34 +5,34 @@ used_blocks() { set -- $(stat -f -c '%b %f %S' /scratch); used=$((($1 - $2) * $3
 
 # HOME=/home: in an image that has home folders the job's own would hide them.
 prepare() {
-  [ "$kind" = image ] && mkdir -p /root/etc
+  [ "$kind" = image ] && mkdir -p /image/etc
   mkdir -p /scratch/workspace /scratch/home /scratch/tmp
   chmod 1777 /scratch/tmp
-  mount --bind /scratch/tmp /root/tmp
-  [ -d /job/files ] && cp -R /job/files/. /root/
+  mount --bind /scratch/tmp /image/tmp
+  [ -d /job/files ] && cp -R /job/files/. /image/
   if [ "$kind" = image ]; then
     image_user
   else
-    mkdir -p /root/workspace /root/home
+    mkdir -p /image/workspace /image/home
     [ -d /job/home ] && cp -R /job/home/. /scratch/home/
     chown -hR "$uid:$gid" /scratch/workspace /scratch/home
-    mount --bind /scratch/workspace /root/workspace
-    mount --bind /scratch/home /root/home
+    mount --bind /scratch/workspace /image/workspace
+    mount --bind /scratch/home /image/home
     mount_cache
   fi
   network
   echo "${host_name:-kiln}" > /proc/sys/kernel/hostname
-  printf '127.0.0.1 localhost %s\n::1 localhost\n' "${host_name:-kiln}" > /root/etc/hosts
-  cp /job/run /root/dev/.kiln/run
-  chmod 755 /root/dev/.kiln/run
-  mount -o remount,ro,nosuid,mode=755 /root/dev
+  printf '127.0.0.1 localhost %s\n::1 localhost\n' "${host_name:-kiln}" > /image/etc/hosts
+  cp /job/run /image/dev/.kiln/run
+  chmod 755 /image/dev/.kiln/run
+  mount -o remount,ro,nosuid,mode=755 /image/dev
   # With the lower group killed as a whole, a build never goes on with half of its processes.
   echo "$memory_bytes" > $group/memory.max
   echo 0 > $group/memory.swap.max 2>/dev/null
   echo 1 > $group/memory.oom.group
   # Counts threads, of which a Node process has about 11; processes are counted below.
   echo $((processes * 16 + 64)) > $group/pids.max
-  [ "$read_only_root" = 1 ] && mount -o remount,ro /root
+  [ "$read_only_root" = 1 ] && mount -o remount,ro /image
   sync
   used_blocks
   used_before=$used
@@ -51,12 +51,12 @@ image_user() {
       export KILN_HOME=$home
       break
     fi
-  done < /root/etc/passwd 2>/dev/null
+  done < /image/etc/passwd 2>/dev/null
   case $image_user in *:*)
     gid=${image_user#*:}
     while IFS=: read -r name _ number _; do
       [ "$name" = "$gid" ] && gid=$number && break
-    done < /root/etc/group 2>/dev/null
+    done < /image/etc/group 2>/dev/null
   esac
   case $uid$gid in *[!0-9]*) broken 'the user of the image is not in its passwd file' ;; esac
 }
@@ -64,22 +64,22 @@ image_user() {
 mount_cache() {
   cache=$(drive cache)
   [ -n "$cache" ] || return
-  mkdir -p /root/cache
-  if ! mount -t ext4 -o noatime,nodev,nosuid,errors=remount-ro "$cache" /root/cache; then
+  mkdir -p /image/cache
+  if ! mount -t ext4 -o noatime,nodev,nosuid,errors=remount-ro "$cache" /image/cache; then
     say '{"event":"cache","state":"broken"}'
     cache=
     return
   fi
-  set -- $(stat -f -c '%b %f' /root/cache)
+  set -- $(stat -f -c '%b %f %S' /image/cache)
   state=kept
   # Nearly full: package managers evict nothing themselves, so everything goes at once.
   if [ $(($2 * 10)) -lt "$1" ]; then
-    find /root/cache -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+    find /image/cache -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
     state=emptied
   fi
-  rm -rf /root/cache/lost+found
-  chown "$uid:$gid" /root/cache
-  say "{\"event\":\"cache\",\"state\":\"$state\",\"used_bytes\":$((($1 - $2) * 4096))}"
+  rm -rf /image/cache/lost+found
+  chown "$uid:$gid" /image/cache
+  say "{\"event\":\"cache\",\"state\":\"$state\",\"used_bytes\":$((($1 - $2) * $3))}"
 }
 
 card() {
@@ -104,8 +104,8 @@ network() {
   ip route add prohibit 10.0.3.2/32
   ip route add prohibit 10.0.3.4/32
   ip route add prohibit 169.254.0.0/16
-  rm -f /root/etc/resolv.conf
-  echo 'nameserver 10.0.3.3' > /root/etc/resolv.conf
+  rm -f /image/etc/resolv.conf
+  echo 'nameserver 10.0.3.3' > /image/etc/resolv.conf
 }
 
 # Pipes, so that /dev/stdout can be opened; counted, so that the host knows when it has everything.
@@ -206,7 +206,7 @@ finish() {
   out=$(cat /pipes/stdout.count)
   err=$(cat /pipes/stderr.count)
   say "{\"event\":\"over\",\"reason\":\"$reason\",\"code\":$code,\"stdout_bytes\":${out:-0},\"stderr_bytes\":${err:-0},\"memory_bytes\":$peak_memory,\"processes\":$peak_tasks,\"cpu_us\":$cpu,\"disk_bytes\":$peak_disk}"
-  [ -n "$cache" ] && umount /root/cache
+  [ -n "$cache" ] && umount /image/cache
   if [ "$kind" = workspace ]; then
     # A full disk, a sparse file larger than the output drive: the host is told, and takes nothing.
     failed=0

@@ -9,7 +9,7 @@ export const EGRESS_ADDRESS = '10.0.2.100:3128';
 
 /**
  * QEMU's command line. All files are named relative to the VM's folder, which is QEMU's working folder: an
- * unprivileged QEMU need not be able to look into the data folder, and the folder may be renamed.
+ * unprivileged QEMU need not be able to look into the data folder.
  *
  * The devices are the least that does the job: no PCI, no graphics, no USB, no monitor; virtio drives, one virtio
  * serial card with named ports, a random source, and a user-mode network card where the policy has one.

@@ -178,10 +178,9 @@ async function listening(spec: VmSpec, vm: Vm): Promise<void> {
 }
 
 function makeVm(record: VmRecord, dir: string, ended: Promise<Omit<VmEnd, 'message'>>): Vm {
-  let place = dir;
   const exited = ended.then(async (end) => ({
     ...end,
-    message: (await tail(join(place, 'hypervisor.log'), MESSAGE_BYTES)).trim(),
+    message: (await tail(join(dir, 'hypervisor.log'), MESSAGE_BYTES)).trim(),
   }));
   return {
     record,
@@ -190,11 +189,8 @@ function makeVm(record: VmRecord, dir: string, ended: Promise<Omit<VmEnd, 'messa
     kill() {
       if (startTime(record.pid) === record.started) process.kill(record.pid, 'SIGKILL');
     },
-    open: (channel) => connectIn(place, `${channel}.sock`),
-    console: () => tail(join(place, 'console.log'), CONSOLE_BYTES),
-    moved(to) {
-      place = to;
-    },
+    open: (channel) => connectIn(dir, `${channel}.sock`),
+    console: () => tail(join(dir, 'console.log'), CONSOLE_BYTES),
   };
 }
 
