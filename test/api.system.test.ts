@@ -55,7 +55,7 @@ describe('with Python packages', { skip: missing ?? false }, () => {
       cwd: venv,
       maxBuffer: 64 * 1024 * 1024,
     }).catch((error: { stdout?: string; stderr?: string }) => error);
-    assert.ok(!(ended instanceof Error), `${ended.stdout?.slice(-8000)}\n${ended.stderr?.slice(-2000)}`);
+    assert.ok(!(ended instanceof Error), `${ended.stdout?.slice(-60_000)}\n${ended.stderr?.slice(-2000)}`);
   });
 
   test('the published Python client publishes, promotes, rolls back', async () => {
