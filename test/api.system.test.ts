@@ -47,7 +47,7 @@ describe('with Python packages', { skip: missing ?? false }, () => {
     const args = ['run', `${kiln.api_url}/openapi.json`, '--header', `Authorization: Bearer ${kiln.key}`];
     args.push('--checks', 'not_a_server_error,response_schema_conformance,content_type_conformance');
     args.push('--phases', 'examples,coverage,fuzzing', '--max-examples', '10', '--seed', '1');
-    args.push('--request-timeout', '60', '--workers', '2', '--max-time', '120', '--no-color');
+    args.push('--request-timeout', '150', '--workers', '2', '--max-time', '120', '--no-color');
     for (const id of LEFT_OUT) args.push('--exclude-operation-id', id);
     const ended = await run(path.join(venv, 'bin', 'schemathesis'), args, {
       timeout: 400_000,
