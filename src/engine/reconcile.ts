@@ -113,6 +113,9 @@ export async function sweepFolders(ctx: EngineContext): Promise<void> {
   await emptyExcept(folders.instances, (name) => wanted.has(name));
   const sandboxes = new Set(await livingSandboxIds(ctx.db));
   await emptyExcept(folders.sandboxes, (name) => sandboxes.has(name));
+  // Half uploads and exports lie beside the workspace they were for.
+  for (const name of await readdir(folders.sandboxes))
+    await emptyExcept(path.join(folders.sandboxes, name), (inner) => !/^(upload|export)-/.test(inner));
   await emptyExcept(folders.work, () => false);
   await emptyExcept(folders.tmp, () => false);
   await emptyExcept(folders.machines, () => false);
