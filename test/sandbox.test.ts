@@ -1,7 +1,10 @@
 /** Sandboxes on a real engine: what commands print, files and events as they happen, snapshots that are published. */
 import assert from 'node:assert/strict';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Json } from './support/client.ts';
+import { tempDir } from './support/folders.ts';
 import { type Kiln, startKiln } from './support/kiln.ts';
 
 let kiln: Kiln;
@@ -145,6 +148,30 @@ test('events of one sandbox, from the start and resumed', async () => {
       ['sandbox.destroyed', id],
     ],
   );
+});
+
+test('half uploads, exports and forks of an engine that died are gone after its restart', async () => {
+  const data_dir = await tempDir('half');
+  let own = await startKiln({}, data_dir);
+  const { id } = await own.ask('POST', '/sandboxes', {});
+  await own.ask('POST', `/sandboxes/${id}/files`, { path: 'kept.txt', content: 'aGk=' });
+  await own.close();
+  const at = (...parts: string[]) => path.join(data_dir, ...parts);
+  await mkdir(at('sandboxes', id, 'upload-0a1b2c'));
+  await writeFile(at('sandboxes', id, 'upload-0a1b2c', 'part'), 'half');
+  await writeFile(at('sandboxes', id, 'export-0a1b2c.tar'), 'half');
+  await mkdir(at('sandboxes', 'sbx_norow', 'workspace'), { recursive: true });
+  await writeFile(at('tmp', 'fork-0a1b2c.tar'), 'half');
+  own = await startKiln({}, data_dir);
+  try {
+    assert.deepEqual(await readdir(at('sandboxes')), [id]);
+    assert.deepEqual(await readdir(at('sandboxes', id)), ['workspace']);
+    assert.deepEqual(await readdir(at('sandboxes', id, 'workspace')), ['kept.txt']);
+    assert.deepEqual(await readdir(at('tmp')), []);
+  } finally {
+    await own.close();
+    await rm(data_dir, { recursive: true, force: true });
+  }
 });
 
 test('a snapshot is published as it was, by a fork that is gone before the build ends', async () => {

@@ -18,7 +18,7 @@ import {
 import { setEnvVar } from '../store/env-var.ts';
 import { appendEvent } from '../store/event.ts';
 import { recordSubject } from '../store/idempotency.ts';
-import { listInstances, runtimeSeconds } from '../store/instance.ts';
+import { runtimeSeconds, unstoppedInstances } from '../store/instance.ts';
 import { freeSlug, lockNames } from '../store/tenant.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/deployment.ts';
@@ -308,7 +308,7 @@ const WINDOW_HOURS = { '1h': 1, '24h': 24, '7d': 168 };
 async function metrics(call: AnyCall, id: string, window: keyof typeof WINDOW_HOURS): Promise<Reply> {
   const { db } = call.deps.database;
   const deployment = await findDeployment(call, id);
-  const alive = (await listInstances(db, id, 1000)).filter((i) => i.stopped_at === null);
+  const alive = (await unstoppedInstances(db, { deployment_id: id })).filter((i) => i.stopped_at === null);
   const count = (state: string) => alive.filter((i) => i.state === state).length;
   const checked = alive.map((i) => i.last_health_check_at).filter((at) => at !== null);
   const last = checked.length === 0 ? null : new Date(Math.max(...checked.map((at) => at.getTime())));

@@ -74,6 +74,22 @@ describe('files', () => {
     assert.equal((await api.ask('DELETE', `/sandboxes/${id}/files?path=src`)).status, 404);
   });
 
+  test('the newer spellings: content as it is or base64, bytes by query, stat', async () => {
+    const at = `/sandboxes/${id}/fs`;
+    const write = (body: object) => api.ask('POST', `${at}/write`, { body });
+    assert.equal((await write({ path: 'n/plain.txt', content: 'aGk=' })).status, 201);
+    assert.equal((await api.ask('GET', `${at}/download?path=n/plain.txt`)).body, 'aGk=');
+    assert.equal((await write({ path: 'n/plain.txt', content_base64: 'aGk=' })).body.size, 2);
+    assert.equal((await api.ask('GET', `${at}/download?path=/workspace/n/plain.txt`)).body, 'hi');
+    assert.equal((await api.ask('POST', `${at}/stat`, { body: { path: 'n/plain.txt' } })).body.size, 2);
+    assert.equal(
+      (await write({ path: 'n/x', content_base64: '%' })).body.errors.content_base64[0],
+      'must be base64',
+    );
+    assert.equal((await api.ask('GET', `${at}/download?path=nope`)).status, 404);
+    assert.equal((await api.ask('GET', `${at}/download?path=../../x`)).status, 403);
+  });
+
   test('write-many tells which failed, each on its own', async () => {
     const answer = await api.ask('POST', `/sandboxes/${id}/files/write-many`, {
       body: {

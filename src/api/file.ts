@@ -78,6 +78,11 @@ async function write(root: string, user_path: string, bytes: Buffer): Promise<st
   return shown(real_root, target);
 }
 
+async function writeOne(call: AnyCall, sandbox_id: string, at: string, bytes: Buffer): Promise<Reply> {
+  const path_shown = await write(await workspaceOf(call, sandbox_id), at, bytes);
+  return reply({ path: path_shown, size: bytes.length, size_bytes: bytes.length }, 201);
+}
+
 async function writeMany(
   call: AnyCall,
   sandbox_id: string,
@@ -227,7 +232,11 @@ async function download(call: AnyCall, sandbox_id: string, given: string): Promi
   const encoded = /%2f/i.test(new URL(call.request.url).pathname);
   if (encoded || (call.request.headers.get('content-type') ?? '').includes('json'))
     return reply({ data: { path: real, content: bytes.toString('base64'), size: bytes.length } });
-  // Never a type a browser would run: this is the API's own origin.
+  return plainBytes(bytes);
+}
+
+/** Never a type a browser would run: this is the API's own origin. */
+function plainBytes(bytes: Buffer): Response {
   return new Response(new Uint8Array(bytes), {
     headers: {
       'content-type': 'application/octet-stream',
@@ -286,11 +295,22 @@ function trimmed(user_path: string): string {
 
 export const fileHandlers: Mounted[] = [
   handle(contract.writeFile, async (call) => {
-    const root = await workspaceOf(call, call.params.id);
     const bytes = decode(call.body.content, 'content', call.deps.limits.file_bytes);
-    const at = await write(root, call.body.path, bytes);
-    return reply({ path: at, size: bytes.length, size_bytes: bytes.length }, 201);
+    return writeOne(call, call.params.id, call.body.path, bytes);
   }),
+  handle(contract.writeFileNew, async (call) => {
+    const { path: at, content, content_base64 } = call.body;
+    const { file_bytes } = call.deps.limits;
+    if (content_base64 != null)
+      return writeOne(call, call.params.id, at, decode(content_base64, 'content_base64', file_bytes));
+    const bytes = Buffer.from(content ?? '', 'utf8');
+    if (bytes.length > file_bytes) throw tooLarge(file_bytes);
+    return writeOne(call, call.params.id, at, bytes);
+  }),
+  handle(contract.downloadFileNew, async (call) =>
+    plainBytes((await read(call, call.params.id, call.query.path)).bytes),
+  ),
+  handle(contract.statFileNew, (call) => stat(call, call.params.id, call.body.path)),
   handle(contract.writeManyFiles, (call) => writeMany(call, call.params.id, call.body.files)),
   handle(contract.listFiles, (call) => list(call, call.params.id, call.query)),
   handle(contract.listFilesAlias, (call) => list(call, call.params.id, call.query)),

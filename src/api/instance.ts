@@ -4,9 +4,9 @@ import type { Instance } from '../domain/instance.ts';
 import type { RunSettings } from '../domain/settings.ts';
 import { getInstance, listInstances } from '../store/instance.ts';
 import { versionById } from '../store/version.ts';
-import { type AnyCall, data, handle, type Mounted } from './call.ts';
+import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/instance.ts';
-import { findDeployment, iso, notFound } from './find.ts';
+import { findDeployment, iso, notFound, pageOf } from './find.ts';
 import { followInstance, readLines, textOf } from './log.ts';
 import { serviceId } from './service.ts';
 import { eventStream, streamError, wantsStream } from './sse.ts';
@@ -68,8 +68,8 @@ async function find(call: AnyCall, deployment_id: string, id: string): Promise<I
 export const instanceHandlers: Mounted[] = [
   handle(contract.listInstances, async (call) => {
     const deployment = await findDeployment(call, call.params.id);
-    const rows = await listInstances(call.deps.database.db, deployment.id, call.query.limit ?? 50);
-    return data(await presentAll(call, deployment, rows));
+    const page = await listInstances(call.deps.database.db, deployment.id, pageOf(call.query));
+    return reply({ data: await presentAll(call, deployment, page.data), next_cursor: page.next_cursor });
   }),
   handle(contract.getInstance, async (call) => {
     const deployment = await findDeployment(call, call.params.id);

@@ -2,15 +2,17 @@
 
 import { KilnError } from '../domain/errors.ts';
 import type { ApiKey, Scope } from '../domain/tenant.ts';
-import { insertApiKey, listApiKeys, revokeApiKey } from '../store/api-key.ts';
+import { countApiKeys, getApiKey, insertApiKey, listApiKeys, revokeApiKey } from '../store/api-key.ts';
 import { recordSubject } from '../store/idempotency.ts';
 import { projectOf } from '../store/tenant.ts';
 import { makeKey } from './auth.ts';
 import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/key.ts';
-import { iso, notFound } from './find.ts';
+import { invalidFields } from './errors.ts';
+import { iso, notFound, pageOf } from './find.ts';
 
 const DEFAULT_RPM = 6000;
+const MAX_KEYS = 10_000;
 /** What a key may do unless told otherwise: work with apps, but make no keys. */
 const DEFAULT_SCOPES: Scope[] = [
   'sandboxes:write',
@@ -59,15 +61,19 @@ const seen = (call: AnyCall, key: ApiKey) =>
 
 export const keyHandlers: Mounted[] = [
   handle(contract.listKeys, async (call) => {
-    const rows = await listApiKeys(call.deps.database.db, call.caller.tenant_id);
+    const { tenant_id, project_id } = call.caller;
+    const page = await listApiKeys(call.deps.database.db, { tenant_id, project_id }, pageOf(call.query));
     const now = call.deps.now();
-    return data(rows.filter((key) => seen(call, key)).map((key) => present(key, now)));
+    return reply({ data: page.data.map((key) => present(key, now)), next_cursor: page.next_cursor });
   }),
   handle(contract.createKey, async (call) => {
     const { deps, caller, body, idempotency } = call;
     const scopes = body.scopes ?? DEFAULT_SCOPES.filter((scope) => caller.may(scope));
     const project_id = body.project_id ?? caller.project_id;
     await checkGrant(call, scopes, project_id);
+    const expires_at = expiry(call, body);
+    if ((await countApiKeys(deps.database.db, caller.tenant_id, deps.now())) >= MAX_KEYS)
+      throw new KilnError('TOO_MANY', `There are ${MAX_KEYS} working keys; revoke some first.`);
     const fresh = makeKey();
     const row = await deps.database.db.transaction().execute(async (trx) => {
       // An attempt whose answer was lost has made a key nobody has seen: it must not live on.
@@ -83,8 +89,8 @@ export const keyHandlers: Mounted[] = [
         purpose: body.purpose ?? body.key_purpose ?? null,
         scopes,
         project_id,
-        rate_limit_rpm: Math.min(body.rate_limit_rpm ?? DEFAULT_RPM, 1_000_000),
-        expires_at: expiry(call, body.expires_in_sec ?? null),
+        rate_limit_rpm: Math.min(body.rate_limit_rpm ?? DEFAULT_RPM, caller.key.rate_limit_rpm),
+        expires_at,
       });
       if (idempotency) await recordSubject(trx, idempotency.scope, { key_id: made.id });
       return made;
@@ -94,18 +100,24 @@ export const keyHandlers: Mounted[] = [
   handle(contract.revokeKey, async (call) => {
     const { db } = call.deps.database;
     const { id } = call.params;
-    const rows = await listApiKeys(db, call.caller.tenant_id);
-    const key = rows.find((row) => row.id === id);
+    const key = await getApiKey(db, call.caller.tenant_id, id);
     if (!key || !seen(call, key)) throw notFound('API key', id);
     if (key.revoked_at === null) await revokeApiKey(db, call.caller.tenant_id, id);
     return reply({ id, deleted: true, status: 'revoked' });
   }),
 ];
 
-/** A key that ends cannot make one that outlives it. */
-function expiry(call: AnyCall, in_sec: number | null): Date | null {
-  const own = call.caller.key.expires_at;
-  if (in_sec === null) return own;
-  const at = new Date(call.deps.now().getTime() + in_sec * 1000);
-  return own !== null && own < at ? own : at;
+/** A key that ends cannot make one that outlives it: the earliest of all that was said; null for never. */
+function expiry(
+  call: AnyCall,
+  body: { expires_in_sec?: number | null; expires_at?: string | null },
+): Date | null {
+  const now_ms = call.deps.now().getTime();
+  const ends_ms: number[] = [];
+  if (body.expires_in_sec != null) ends_ms.push(now_ms + body.expires_in_sec * 1000);
+  if (body.expires_at != null) ends_ms.push(Date.parse(body.expires_at));
+  if (ends_ms.some((at) => at <= now_ms)) throw invalidFields({ expires_at: ['must be in the future'] });
+  const { expires_at: own } = call.caller.key;
+  if (own !== null) ends_ms.push(own.getTime());
+  return ends_ms.length === 0 ? null : new Date(Math.min(...ends_ms));
 }

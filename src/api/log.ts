@@ -1,7 +1,7 @@
 /** Logs on the wire: `log_line` frames and JSON lines, of builds, instances, and a whole deployment. */
 import type { Instance } from '../domain/instance.ts';
 import { isFinished, type Operation } from '../domain/operation.ts';
-import { instanceById, listInstances } from '../store/instance.ts';
+import { instanceById, unstoppedInstances } from '../store/instance.ts';
 import { followLog, type LogLine, readLog } from '../store/logs.ts';
 import { operationOfVersion, publishOfVersion, unfinishedOf } from '../store/operation.ts';
 import { newestVersionId, versionById } from '../store/version.ts';
@@ -87,8 +87,8 @@ export async function followInstance(
 }
 
 async function liveInstances(call: AnyCall, deployment_id: string): Promise<Instance[]> {
-  const rows = await listInstances(call.deps.database.db, deployment_id, 200);
-  return rows.filter((row) => row.stopped_at === null && row.role === 'live').slice(0, FOLLOWED);
+  const rows = await unstoppedInstances(call.deps.database.db, { deployment_id });
+  return rows.filter((row) => row.role === 'live').slice(-FOLLOWED);
 }
 
 /** The publish under way to its end; without one the live instances, for ever; a static deployment's last build. */

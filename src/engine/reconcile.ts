@@ -118,8 +118,12 @@ export async function sweepFolders(ctx: EngineContext): Promise<void> {
   await emptyExcept(folders.instances, (name) => wanted.has(name));
   const sandboxes = new Set(await livingSandboxIds(ctx.db));
   await emptyExcept(folders.sandboxes, (name) => sandboxes.has(name));
+  // Half uploads and exports lie beside the workspace they were for.
   for (const id of await readdir(folders.sandboxes))
-    await emptyExcept(path.join(folders.sandboxes, id), (name) => !name.startsWith(UPLOAD_PREFIX));
+    await emptyExcept(
+      path.join(folders.sandboxes, id),
+      (name) => !HALF_DONE.some((start) => name.startsWith(start)),
+    );
   await emptyExcept(folders.work, () => false);
   await emptyExcept(folders.tmp, () => false);
   await emptyExcept(folders.machines, () => false);
@@ -144,6 +148,8 @@ export async function bookStrayObjects(ctx: EngineContext): Promise<void> {
 }
 
 const OWN_KEY = /^(sources|releases)\/[0-9a-f]{64}\.(tar|tar\.zst|index\.json)$/;
+
+const HALF_DONE = [UPLOAD_PREFIX, 'export-'];
 
 async function emptyExcept(dir: string, keep: (name: string) => boolean): Promise<void> {
   for (const name of await readdir(dir))

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
+import { promises as dns } from 'node:dns';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 import { retryDelayMs } from '../domain/webhook.ts';
 import { isPublicAddress, send, signature } from './webhook-request.ts';
 
@@ -107,6 +108,32 @@ test('nothing private is connected to unless allowed: by address, by name, by sc
     assert.equal(hits, 0);
     assert.match((await send(sending('http://127.0.0.1:1'))).error!, /ECONNREFUSED/);
   } finally {
+    at.close();
+  }
+});
+
+test('a name is resolved once: what it says the second time is never asked for', async () => {
+  const at = await receiver((_request, response) => response.end('here'));
+  const answers = [
+    [{ address: '127.0.0.1', family: 4 }],
+    [
+      { address: '93.184.216.34', family: 4 },
+      { address: '10.0.0.1', family: 4 },
+    ],
+    [],
+  ];
+  const lookup = mock.method(dns, 'lookup', async () => answers[lookup.mock.callCount()] ?? []);
+  try {
+    // The system knows no such name, so the connection can only have gone to the address of the one look-up.
+    const port = new URL(at.url).port;
+    const sent = await send(sending(`http://rebinding.invalid:${port}/`));
+    assert.deepEqual([sent.status, sent.excerpt, lookup.mock.callCount()], [200, 'here', 1]);
+    // One private address among public ones is enough.
+    const mixed = await send(sending('https://rebinding.invalid/', { allow_private: false }));
+    assert.match(mixed.error!, /not public/);
+    assert.match((await send(sending('https://rebinding.invalid/'))).error!, /no address/);
+  } finally {
+    lookup.mock.restore();
     at.close();
   }
 });

@@ -1,5 +1,6 @@
 import type { ApiKey, Scope } from '../domain/tenant.ts';
 import { type Conn, json } from './db.ts';
+import { type Page, type PageRequest, toPage } from './page.ts';
 
 const COLUMNS = [
   'id',
@@ -44,13 +45,42 @@ export async function apiKeyByHash(db: Conn, key_hash: string): Promise<ApiKey |
   return db.selectFrom('api_keys').select(COLUMNS).where('key_hash', '=', key_hash).executeTakeFirst();
 }
 
-export async function listApiKeys(db: Conn, tenant_id: string): Promise<ApiKey[]> {
+export async function getApiKey(db: Conn, tenant_id: string, id: string): Promise<ApiKey | undefined> {
   return db
     .selectFrom('api_keys')
     .select(COLUMNS)
     .where('tenant_id', '=', tenant_id)
+    .where('id', '=', id)
+    .executeTakeFirst();
+}
+
+export async function listApiKeys(
+  db: Conn,
+  of: { tenant_id: string; project_id: string | null },
+  page: PageRequest,
+): Promise<Page<ApiKey>> {
+  let query = db
+    .selectFrom('api_keys')
+    .select(COLUMNS)
+    .where('tenant_id', '=', of.tenant_id)
     .orderBy('id', 'desc')
-    .execute();
+    .limit(page.limit + 1)
+    .offset(page.offset);
+  if (of.project_id !== null) query = query.where('project_id', '=', of.project_id);
+  if (page.cursor) query = query.where('id', '<', page.cursor);
+  return toPage(await query.execute(), page);
+}
+
+/** Keys that still work. */
+export async function countApiKeys(db: Conn, tenant_id: string, now: Date): Promise<number> {
+  const row = await db
+    .selectFrom('api_keys')
+    .select((eb) => eb.fn.countAll<number>().as('n'))
+    .where('tenant_id', '=', tenant_id)
+    .where('revoked_at', 'is', null)
+    .where((eb) => eb.or([eb('expires_at', 'is', null), eb('expires_at', '>', now)]))
+    .executeTakeFirstOrThrow();
+  return Number(row.n);
 }
 
 export async function revokeApiKey(db: Conn, tenant_id: string, id: string): Promise<boolean> {

@@ -8,6 +8,7 @@ import {
   instanceMayBecome,
 } from '../domain/instance.ts';
 import { type Conn, json, type Trx } from './db.ts';
+import { type Page, type PageRequest, toPage } from './page.ts';
 import { bumpRoutes } from './route.ts';
 
 export type NewInstance = Pick<
@@ -55,16 +56,30 @@ export async function unstoppedInstances(
   return query.execute();
 }
 
-/** For the API: those alive, then the most recently stopped ones; at most `limit`. */
-export async function listInstances(db: Conn, deployment_id: string, limit: number): Promise<Instance[]> {
-  return db
+/** For the API: those alive, then the most recently stopped ones. A page goes on after the cursor's place of now. */
+export async function listInstances(
+  db: Conn,
+  deployment_id: string,
+  page: PageRequest,
+): Promise<Page<Instance>> {
+  let query = db
     .selectFrom('instances')
     .selectAll()
     .where('deployment_id', '=', deployment_id)
     .orderBy((eb) => eb.case().when('stopped_at', 'is', null).then(0).else(1).end())
     .orderBy('id', 'desc')
-    .limit(limit)
-    .execute();
+    .limit(page.limit + 1)
+    .offset(page.offset);
+  const { cursor } = page;
+  if (cursor !== null) {
+    const is_alive = (await instanceById(db, cursor))?.stopped_at === null;
+    query = query.where((eb) =>
+      is_alive
+        ? eb.or([eb('stopped_at', 'is not', null), eb('id', '<', cursor)])
+        : eb.and([eb('stopped_at', 'is not', null), eb('id', '<', cursor)]),
+    );
+  }
+  return toPage(await query.execute(), page);
 }
 
 /** The one writer of `role`. A live instance coming or going changes the routes in the same transaction. */

@@ -65,6 +65,30 @@ export const writeFile = defineRoute({
   },
 });
 
+/** Newer clients use these three first, and the older spellings when they are answered with 404. */
+export const writeFileNew = defineRoute({
+  id: 'writeFileNew',
+  method: 'post',
+  path: '/sandboxes/{id}/fs/write',
+  tag,
+  about: 'The same with `content` as it is, or `content_base64`.',
+  scope: 'sandboxes:write',
+  size: 'file',
+  body: z.object({ path: Path, content: opt(z.string()), content_base64: opt(z.string()) }),
+  answers: writeFile.answers,
+});
+
+export const downloadFileNew = defineRoute({
+  id: 'downloadFileNew',
+  method: 'get',
+  path: '/sandboxes/{id}/fs/download',
+  tag,
+  about: 'The bytes of a file.',
+  scope: 'sandboxes:read',
+  query: z.object({ path: Path }),
+  answers: { 200: { about: 'The file.', media: ['application/octet-stream'] } },
+});
+
 export const writeManyFiles = defineRoute({
   id: 'writeManyFiles',
   method: 'post',
@@ -106,6 +130,18 @@ export const statFile = defineRoute({
   path: '/sandboxes/{id}/files/stat',
   tag,
   about: 'Size, kind, mode and time of one path.',
+  scope: 'sandboxes:read',
+  idempotent: false,
+  body: z.object({ path: Path }),
+  answers: ok(Stat),
+});
+
+export const statFileNew = defineRoute({
+  id: 'statFileNew',
+  method: 'post',
+  path: '/sandboxes/{id}/fs/stat',
+  tag,
+  about: 'The same in the newer spelling.',
   scope: 'sandboxes:read',
   idempotent: false,
   body: z.object({ path: Path }),

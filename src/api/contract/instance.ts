@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi';
 import { Failure } from './failure.ts';
-import { AttributionFields, defineRoute, enveloped, Metadata, ok, Time } from './route.ts';
+import { AttributionFields, defineRoute, enveloped, listOf, Metadata, ok, PageQuery, Time } from './route.ts';
 
 export const Instance = z
   .object({
@@ -49,8 +49,8 @@ export const listInstances = defineRoute({
   tag,
   about: 'Those alive, then the latest stopped ones.',
   scope,
-  query: z.object({ limit: z.coerce.number().int().min(1).max(200).optional() }),
-  answers: ok(enveloped(z.array(Instance))),
+  query: PageQuery,
+  answers: ok(listOf(Instance)),
 });
 
 export const getInstance = defineRoute({

@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi';
-import { defineRoute, enveloped, NameInput, ok, opt, Time } from './route.ts';
+import { defineRoute, enveloped, listOf, NameInput, ok, opt, PageQuery, Time } from './route.ts';
 
 export const SCOPES = [
   '*',
@@ -47,7 +47,8 @@ export const listKeys = defineRoute({
   tag,
   about: 'Keys, newest first; never the key itself.',
   scope,
-  answers: ok(enveloped(z.array(Key))),
+  query: PageQuery,
+  answers: ok(listOf(Key)),
 });
 
 export const createKey = defineRoute({
@@ -66,6 +67,9 @@ export const createKey = defineRoute({
     project_id: opt(z.string().max(200)),
     rate_limit_rpm: opt(z.number().int().min(1).max(1_000_000)),
     expires_in_sec: opt(z.number().int().min(1).max(315_360_000)),
+    expires_at: opt(z.iso.datetime({ offset: true })).openapi({
+      description: 'When it ends; the earlier one counts if both are given.',
+    }),
   }),
   answers: {
     201: {

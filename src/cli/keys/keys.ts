@@ -30,11 +30,11 @@ function defineLs(keys: Command, bind: Bind): void {
   command.action(
     bind(async (cli) => {
       const client = await cli.connect();
-      const answer = await client.get('/api-keys');
-      cli.out.result(answer, () =>
+      const data = await Array.fromAsync(client.list('/api-keys'));
+      cli.out.result({ data }, () =>
         cli.out.table(
           ['NAME', 'ID', 'KEY', 'STATUS', 'SCOPES', 'LAST USED'],
-          answer.data.map((one) => [
+          data.map((one) => [
             one.name,
             one.id,
             `${one.key_prefix}…`,
