@@ -11,9 +11,9 @@ import { dockerRuntime } from './isolation/docker/runtime.ts';
 import { buildctlImageBuilder } from './isolation/dockerfile/buildctl.ts';
 import { dockerImageBuilder } from './isolation/dockerfile/docker.ts';
 import { microvmImageBuilder } from './isolation/dockerfile/microvm.ts';
-import type { DriverOptions } from './isolation/driver.ts';
+import type { DriverOptions, ToolOffer } from './isolation/driver.ts';
 import type { ImageBuilder } from './isolation/image-builder.ts';
-import { findBuilderImage } from './isolation/microvm/builder-image/image.ts';
+import { type BuilderImage, findBuilderImage } from './isolation/microvm/builder-image/image.ts';
 import { firecrackerDriver } from './isolation/microvm/firecracker/driver.ts';
 import type { MicrovmOptions } from './isolation/microvm/options.ts';
 import { EGRESS_ADDRESS } from './isolation/microvm/qemu/arguments.ts';
@@ -21,6 +21,7 @@ import { qemuDriver } from './isolation/microvm/qemu/driver.ts';
 import { microvmRuntime } from './isolation/microvm/runtime.ts';
 import { openEgress } from './isolation/network/egress.ts';
 import { processDriver } from './isolation/process/driver.ts';
+import { TOOL_NAMES } from './isolation/toolchain.ts';
 import { extractTar } from './source/extract.ts';
 import { packTree } from './source/pack.ts';
 
@@ -42,6 +43,18 @@ export async function openMachines(config: Config, o: Around): Promise<Isolation
   };
   const wanted = { builds: config.isolation, instances: config.instance_isolation };
   return chooseIsolation(wanted, candidates);
+}
+
+/** The default versions are in PATH; the other lines of Node have folders of their own. */
+function toolsOf({ tools, recipe }: BuilderImage): ToolOffer {
+  const others = Object.entries(recipe.node?.versions ?? {}).map(([major, version]) => ({
+    ...{ name: 'node', version, bin_dir: `/opt/node/${major}/bin` },
+  }));
+  const offered = [
+    ...tools,
+    ...others.filter(({ version }) => !tools.some((one) => one.version === version)),
+  ];
+  return { offered, looked_for: TOOL_NAMES };
 }
 
 /** First, because somebody named it. */
@@ -77,17 +90,19 @@ async function imageCandidates(config: Config, o: Around, options: DriverOptions
     unpack: extractTar,
     allow_emulation: images.allow_emulation,
     vcpus: images.build_cpus,
-    warm: images.warm_builders,
   };
   const qemu = qemuDriver(microvm);
   const has_docker = builder?.recipe.toolchains.includes('docker') ?? false;
   const docker = { ...options, ...(images.docker_host ? { socket: images.docker_host } : {}) };
+  // Of another base nobody knows what is in it.
+  const tools = images.base_image === null && builder ? toolsOf(builder) : null;
+  const builders = [
+    firecrackerDriver(microvm),
+    qemu,
+    ...(base_image ? [dockerDriver({ ...docker, base_image, open_egress: openEgress })] : []),
+  ];
   return {
-    builders: [
-      firecrackerDriver(microvm),
-      qemu,
-      ...(base_image ? [dockerDriver({ ...docker, base_image, open_egress: openEgress })] : []),
-    ],
+    builders: builders.map((driver) => (tools ? { ...driver, tools: async () => tools } : driver)),
     runtimes: [
       // Each sweeps its own folder.
       microvmRuntime('qemu', { ...microvm, work_dir: o.folders.instance_machines }, qemu),

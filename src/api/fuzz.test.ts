@@ -98,8 +98,10 @@ test('random requests to every endpoint', async () => {
       const at = names.reduce((path, name, i) => {
         const usual =
           name === 'id' ? known[route.path.startsWith('/sandboxes') ? 'sandbox' : 'deployment'] : known[name];
-        const value = params[i] ?? usual ?? 'none';
-        return path.replace(`{${name}}`, encode(String(value))).replace(`{${name}*}`, encode(String(value)));
+        const given = params[i] ?? usual ?? 'none';
+        // Objects may have a `toString` that is none.
+        const value = encode(typeof given === 'object' ? JSON.stringify(given) : String(given));
+        return path.replace(`{${name}}`, () => value).replace(`{${name}*}`, () => value);
       }, route.path);
       const { wait: _, ...asked } = query;
       const search = new URLSearchParams(asked);

@@ -234,7 +234,10 @@ test('doctor ends with 1 when something is not well', async () => {
       images: null,
       dockerfiles: null,
       drivers: [
-        { name: 'bubblewrap', ok: false, detail: 'not installed', install: 'apt install bubblewrap' },
+        {
+          ...{ name: 'bubblewrap', job: 'host', ok: false, in_use: false },
+          ...{ detail: 'not installed', install: 'apt install bubblewrap' },
+        },
       ],
     },
     base: 'b',
@@ -245,6 +248,6 @@ test('doctor ends with 1 when something is not well', async () => {
   const { code, stdout } = await kiln(['doctor']);
   assert.equal(code, 1);
   assert.match(stdout, /pglite: does not answer/);
-  assert.match(stdout, /bubblewrap +no +not installed +apt install bubblewrap/);
+  assert.match(stdout, /bubblewrap +host +no +not installed +apt install bubblewrap/);
   assert.match(stdout, /objects: release +2\.0 MB +3/);
 });

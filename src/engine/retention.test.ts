@@ -67,7 +67,13 @@ describe('collecting', () => {
     objects = fileObjectStore(folders.objects);
     const later = new Date(Date.now() + 60 * DAY_MS);
     const some = { folders, objects, database, db: database.db, retention: { days: 30, keep_versions: 2 } };
-    ctx = { ...some, now: () => later } as unknown as EngineContext;
+    ctx = {
+      ...some,
+      builder: {},
+      image_builder: null,
+      cache_total_bytes: 1e9,
+      now: () => later,
+    } as unknown as EngineContext;
     deployment = await aDeployment(database.db);
   });
   after(() => database.close());

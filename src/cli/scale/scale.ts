@@ -33,8 +33,7 @@ export function define(command: Command, bind: Bind): void {
       if (size !== undefined)
         scaled = (await client.post('/deployments/{id}/resize', { params, body: { size } })).data;
       if (replicas !== undefined)
-        scaled = (await client.post('/deployments/{id}/scale', { params, body: { instances: replicas } }))
-          .data;
+        scaled = (await client.post('/deployments/{id}/scale', { params, body: { replicas } })).data;
       cli.out.result(scaled!, () => {
         if (replicas !== undefined)
           cli.out.line(`${scaled!.slug} runs ${plural(scaled!.desired_replicas, 'instance')}.`);

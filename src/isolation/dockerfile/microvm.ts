@@ -1,10 +1,12 @@
 import { lstat, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, posix } from 'node:path';
 import type { IsolationDriver, SelfTest } from '../driver.ts';
 import type { ImageBuilder, ImageBuildResult, ImageBuildSpec } from '../image-builder.ts';
 import { checkImageBuild } from './argv.ts';
 import { dockerfileInVmScript } from './in-vm.ts';
 
+/** On the machine's own disk, where layers can be mounted. */
+const HOME = '/home';
 /** In the workspace, because that is what comes back out of a machine. */
 const OUT_NAME = '.kiln-image.tar';
 const SECRETS_DIR = '/dev/shm/kiln-secrets';
@@ -50,7 +52,7 @@ async function build(o: MicrovmImageBuilderOptions, spec: ImageBuildSpec): Promi
   await checkImageBuild(spec);
   const script = dockerfileInVmScript(spec, {
     context_dir: '/workspace',
-    scratch_dir: '/home/docker',
+    scratch_dir: posix.join(HOME, 'docker'),
     secrets_dir: SECRETS_DIR,
     out_file: `/tmp/${OUT_NAME}`,
     proxy_url: spec.network.mode === 'none' ? null : o.proxy_url,

@@ -303,5 +303,6 @@ function describeImage(o: MicrovmOptions): string {
         .slice(0, name === 'node' ? 1 : 2)
         .join('.')}`,
   );
-  return ['linux-x64', libc, ...named, `image-${digest.slice(0, 12)}`, 'workspace-fixed'].join(';');
+  const root = o.base_image?.digest.slice('sha256:'.length) ?? digest;
+  return ['linux-x64', libc, ...named, `image-${root.slice(0, 12)}`, 'workspace-fixed'].join(';');
 }

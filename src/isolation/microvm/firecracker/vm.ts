@@ -119,7 +119,7 @@ type Ended = Promise<Pick<VmEnd, 'exit_code' | 'signal'>>;
 
 /** Everything after the process is there. `ended` never rejects. */
 export function makeVm(o: { record: VmRecord; dir: string; state: VmState; bridges: Bridges; ended: Ended }) {
-  let { dir } = o;
+  const { dir } = o;
   const watched = [CONSOLE_NAME, STDERR_NAME].map((name) => watchLogFile(() => join(dir, name)));
   const log = watchLogFile(() => join(dir, o.state.root, LOG_NAME));
   const [console_log, stderr_log] = watched;
@@ -145,10 +145,6 @@ export function makeVm(o: { record: VmRecord; dir: string; state: VmState; bridg
       return await channel.open();
     },
     console: () => console_log!.tail(),
-    /** The VM's folder was renamed. */
-    moved(to: string) {
-      dir = to;
-    },
   };
   return vm satisfies Vm;
 }
