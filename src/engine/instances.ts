@@ -132,6 +132,9 @@ export class Supervisor implements GatingInstances {
     const rows = await unstoppedInstances(this.#ctx.db);
     const live = new Set(rows.filter((row) => row.role === 'live').map((row) => row.id));
     const all = [...this.#running.values()].filter((run) => !(this.#outlives(run) && live.has(run.id)));
+    const going_on = this.#running.size - all.length;
+    if (going_on > 0)
+      this.#ctx.say('warn', `instances that go on without the engine, and are adopted when it starts: ${going_on}`);
     for (const run of all) run.ending = true;
     await Promise.all(all.map((run) => run.machine.stop(this.#ctx.timings.stop_grace_ms)));
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
