@@ -134,7 +134,10 @@ export class Supervisor implements GatingInstances {
     const all = [...this.#running.values()].filter((run) => !(this.#outlives(run) && live.has(run.id)));
     const going_on = this.#running.size - all.length;
     if (going_on > 0)
-      this.#ctx.say('warn', `instances that go on without the engine, and are adopted when it starts: ${going_on}`);
+      this.#ctx.say(
+        'warn',
+        `instances that go on without the engine, and are adopted when it starts: ${going_on}`,
+      );
     for (const run of all) run.ending = true;
     await Promise.all(all.map((run) => run.machine.stop(this.#ctx.timings.stop_grace_ms)));
     while (this.#work.size > 0) await Promise.allSettled(this.#work);

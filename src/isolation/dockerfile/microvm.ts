@@ -9,6 +9,8 @@ import { dockerfileInVmScript } from './in-vm.ts';
 const HOME = '/home';
 /** In the workspace, because that is what comes back out of a machine. */
 const OUT_NAME = '.kiln-image.tar';
+/** Small root file systems have none; the guest agent's shell does. */
+const MOUNT = 'command -v mount > /dev/null || mount() { /dev/.kiln/busybox mount "$@"; }';
 const SECRETS_DIR = '/dev/shm/kiln-secrets';
 /** Emulation takes ten times as long as hardware, where the daemon needs two seconds. Seconds. */
 const DAEMON_PATIENCE_S = 120;
@@ -64,7 +66,7 @@ async function build(o: MicrovmImageBuilderOptions, spec: ImageBuildSpec): Promi
     workspace_dir: spec.context_dir,
     cwd: '.',
     // The context is not needed any more: only the image comes out.
-    command: `${secretFiles(spec.secrets)}\n(\n${script})\nstatus=$?\n${leaveOnlyTheImage()}\nexit $status`,
+    command: `${MOUNT}\n${secretFiles(spec.secrets)}\n(\n${script})\nstatus=$?\n${leaveOnlyTheImage()}\nexit $status`,
     env: secretEnvironment(spec.secrets),
     as_root: true,
     limits: spec.limits,

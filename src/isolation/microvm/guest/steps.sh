@@ -59,6 +59,8 @@ image_user() {
     done < /image/etc/group 2>/dev/null
   esac
   case $uid$gid in *[!0-9]*) broken 'the user of the image is not in its passwd file' ;; esac
+  # What becomes the command looks the number up, and images need not have accounts at all.
+  grep -q "^[^:]*:[^:]*:$uid:" /image/etc/passwd 2>/dev/null || echo "app:x:$uid:$gid::/:/bin/false" >> /image/etc/passwd
 }
 
 mount_cache() {

@@ -17,9 +17,9 @@ import { qemuRuntime } from './runtime.ts';
 
 const IMAGES = join(tmpdir(), 'kiln-test-builder-images');
 
-/** With Node and git. Takes two minutes the first time. */
+/** With what the tests build and run in it. Takes three minutes the first time. */
 export async function testImage(): Promise<BuilderImage> {
-  const toolchains = ['node', 'git'] as const;
+  const toolchains = ['node', 'python', 'git', 'docker'] as const;
   const wanted = recipeDigest(makeRecipe({ toolchains }));
   const known = (await listBuilderImages(IMAGES)).find((image) => recipeDigest(image.recipe) === wanted);
   const log = (line: string) => console.error(`builder image for tests: ${line}`);
