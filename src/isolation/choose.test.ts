@@ -88,6 +88,16 @@ describe('chooseIsolation', () => {
     assert.deepEqual([named.driver.name, named.builder.name], ['bubblewrap', 'qemu']);
   });
 
+  it('Dockerfiles are built where all other builds are, or by the buildkitd that was named', async () => {
+    const of = { host: HOST, builders: { qemu: SLOW }, image_builders: { qemu: SLOW, docker: WORKS } };
+    const name = async (wanted: Parameters<typeof chooseIsolation>[0], from = candidates(of)) =>
+      (await chooseIsolation(wanted, from)).image_builder?.name;
+    assert.equal(await name(AUTO), 'docker');
+    assert.equal(await name({ ...AUTO, builds: 'qemu' }), 'qemu');
+    const image_builders = { buildctl: WORKS, ...of.image_builders };
+    assert.equal(await name({ ...AUTO, builds: 'qemu' }, candidates({ ...of, image_builders })), 'buildctl');
+  });
+
   it('says why nothing runs images', async () => {
     const none = candidates({ host: HOST, runtimes: { docker: FAILS }, image_builders: { docker: FAILS } });
     const { runtime, image_builder, images_missing } = await chooseIsolation(AUTO, none);

@@ -73,7 +73,11 @@ export async function chooseIsolation(wanted: Wanted, from: Candidates): Promise
   const runtime = strongest(runtimes);
   if (runtime === null && wanted.instances !== 'auto' && wanted.instances !== 'host')
     throw nothingWorks(wanted.instances, runtimes);
-  const image_builder = strongest(image_builders);
+  // A buildkitd is there only when somebody named it; otherwise Dockerfiles are built where everything else is.
+  const preferred = ['buildctl', builder.name];
+  const image_builder =
+    image_builders.find(({ one, test }) => test.ok && preferred.includes(one.name))?.one ??
+    strongest(image_builders);
   const missing = [...(runtime ? [] : runtimes), ...(image_builder ? [] : image_builders)];
   return {
     ...{ driver, builder, runtime, image_builder },
