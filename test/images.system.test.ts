@@ -139,7 +139,13 @@ describe('images', { skip, timeout: 60 * 60_000 }, () => {
   });
 
   test('a Dockerfile is built in a virtual machine: stages, cache and secret mounts, port, user and probe', async () => {
-    const env = { env: { PUBLIC_NAME: 'everybody', API_SECRET: SECRET }, at_build: true };
+    const at_build = true;
+    const env = {
+      vars: [
+        { name: 'PUBLIC_NAME', value: 'everybody', at_build },
+        { name: 'API_SECRET', value: SECRET, at_build, is_secret: true },
+      ],
+    };
     const { version, log } = await publish('boxed', await dockerfileApp(), env);
     assert.match(await page('boxed'), /made for everybody/);
     assert.equal(version.health_check_path, '/index.html');
@@ -212,6 +218,7 @@ describe('images', { skip, timeout: 60 * 60_000 }, () => {
   });
 
   test('the same releases are run by virtual machines', { timeout: PUBLISH_MS }, async () => {
+    assert.deepEqual(Object.keys(live).sort(), ['boxed', 'greeter', 'snake']);
     await kiln.stop();
     kiln = await start({ 'instance-isolation': 'qemu' });
     assert.match(await retried(() => content('boxed')), /made for everybody/);

@@ -25,16 +25,22 @@ interface Health {
 const SHOWN_LENGTH = 120;
 const MAX_CHECK_LENGTH = 2000;
 
-/** Facts of `<dir>/Dockerfile`; null when there is none. */
-export function readDockerfile(app: App, dir: string): DockerfileFacts | null {
-  const file = dir === '.' ? 'Dockerfile' : `${dir}/Dockerfile`;
+/** Facts of the Dockerfile of a build context; null when there is none. `of`: its name in there, and the stage to build. */
+export function readDockerfile(
+  app: App,
+  dir: string,
+  of: { dockerfile?: string; target?: string } = {},
+): DockerfileFacts | null {
+  const name = of.dockerfile ?? 'Dockerfile';
+  const file = dir === '.' ? name : `${dir}/${name}`;
   const text = app.read(file);
   if (text === null) return null;
   const note = (line: number, found: string, follows: string): Evidence => ({
     ...app.evidence(file, found.slice(0, SHOWN_LENGTH), follows),
     line,
   });
-  const stage = stagesOf(text).at(-1);
+  const stages = stagesOf(text);
+  const stage = stages.find((one) => of.target !== undefined && one.name === of.target) ?? stages.at(-1);
   if (!stage) {
     return {
       port: null,
@@ -45,12 +51,14 @@ export function readDockerfile(app: App, dir: string): DockerfileFacts | null {
     };
   }
   const base = stage.image ?? stage.from;
+  const no_target = of.target !== undefined && stage.name !== of.target;
   const warnings =
     stage.image === null
       ? [
           `${file}:${stage.line}: ${stage.from} names an ARG without a default; BuildKit refuses it without one.`,
         ]
       : [];
+  if (no_target) warnings.push(`${file} has no stage called ${of.target}; BuildKit refuses that.`);
   const health = healthOf(stage, file, warnings);
   const port = portOf(stage, health, file, warnings);
   const evidence = [

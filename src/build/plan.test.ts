@@ -55,6 +55,17 @@ test('commands outrank a Dockerfile, and a Dockerfile outranks detection', () =>
   assert.equal(commands.mode, 'explicit');
   assert.ok(commands.also_matched.some(({ rule }) => rule === 'dockerfile'));
   assert.equal(planOf({ 'deploy/Dockerfile': 'FROM scratch' }, { output_path: 'deploy' }).mode, 'dockerfile');
+  const files = {
+    'web.Dockerfile': 'FROM node AS web\nEXPOSE 3000\nCMD node web.js\nFROM node AS worker\nEXPOSE 4000\n',
+    'kiln.toml': 'dockerfile = "web.Dockerfile"\ntarget = "web"\n',
+  };
+  const named = planOf(files);
+  assert.deepEqual([named.mode, named.port], ['dockerfile', 3000]);
+  assert.deepEqual(named.dockerfile, { file: 'web.Dockerfile', target: 'web' });
+  const absent = makePlan(memoryFiles({ 'kiln.toml': 'dockerfile = "other"\n', 'index.html': '' }), {
+    overrides: {},
+  });
+  assert.ok(!absent.ok && /dockerfile is other/.test(absent.refusal.message));
 });
 
 test('explicit commands keep what the detector knows about installing', () => {

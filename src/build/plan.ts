@@ -3,7 +3,7 @@
  * settings; it runs nothing. Explicit commands outrank a Dockerfile, that outranks what the detectors find, and
  * files are served as they are only when nothing says that they are source.
  */
-import type { BuildMode, Plan, PlanOverrides, PlanSource } from '../domain/plan.ts';
+import type { BuildMode, Plan, PlanOverrides } from '../domain/plan.ts';
 import type { App } from './detect/app.ts';
 import { type Detection, detection as emptyDetection } from './detect/detector.ts';
 import { DETECTORS, type Detected } from './detect/index.ts';
@@ -11,6 +11,7 @@ import { hasPage, packFolder, sourceIn } from './detect/static.ts';
 import { type DockerfileFacts, readDockerfile, withAppBeside } from './dockerfile.ts';
 import { cleanPath, joinPath, type SourceFiles } from './files.ts';
 import { lookForApp } from './look.ts';
+import { sourcesOf } from './plan-sources.ts';
 import { readSettings, type SettingSources, type Settings } from './settings.ts';
 
 export interface Refusal {
@@ -64,8 +65,16 @@ export function makePlan(
   const commands = settings.run_command ?? settings.build_command;
   // With commands the Dockerfile only loses, wherever it is; else output_path may name the folder of one.
   const dockerfile =
-    readDockerfile(app, settings.output_path ?? '.') ?? (commands ? readDockerfile(app, '.') : null);
+    readDockerfile(app, settings.output_path ?? '.', settings) ??
+    (commands ? readDockerfile(app, '.', settings) : null);
   const startup_ms = o.startup_timeout_ms ?? DEFAULT_STARTUP_MS;
+  if (settings.dockerfile && !dockerfile)
+    return refuse(
+      files,
+      'INVALID_CONFIG',
+      `dockerfile is ${settings.dockerfile}, but ${settings.output_path ?? 'the source'} has no such file.`,
+      'Name a file of the build context, which is output_path or else the whole source.',
+    );
   const of: Case = {
     files,
     app,
@@ -178,13 +187,17 @@ function fromDockerfile(of: Case, written: DockerfileFacts): PlanResult {
     ],
   });
   const dir = settings.output_path ?? settings.root ?? '.';
-  const reason = `A Dockerfile is in ${dir === '.' ? 'the source root' : dir}.`;
-  return complete(
+  const file = settings.dockerfile ?? 'Dockerfile';
+  const reason = `A ${file} is in ${dir === '.' ? 'the source root' : dir}.`;
+  const result = complete(
     { ...of, detected: { ...detected, also_matched: [...lost, ...detected.also_matched] } },
     'dockerfile',
     reason,
     found,
   );
+  if (result.ok && (settings.dockerfile || settings.target))
+    result.plan.dockerfile = { file, target: settings.target ?? null };
+  return result;
 }
 
 function automatic(of: Case): PlanResult {
@@ -295,7 +308,7 @@ function complete(of: Case, mode: BuildMode, mode_reason: string, found: Detecti
     would_change: [...(mode === 'explicit' ? [withoutCommands(of)] : []), ...found.would_change],
     warnings: [...of.warnings, ...found.warnings, ...problemNotes(of), ...outputNotes(of, found)],
   };
-  plan.sources = sourcesOf(of, plan);
+  plan.sources = sourcesOf(of.sources, plan);
   return { ok: true, plan };
 }
 
@@ -339,29 +352,6 @@ function outputNotes({ app, settings }: Case, found: Detection): string[] {
     return [`Only ${settings.output_path} is packed; the server has to find everything it needs in there.`];
   }
   return [];
-}
-
-/** The plan's fields that a setting can decide, with where each value came from. */
-function sourcesOf({ sources }: Case, plan: Plan): Plan['sources'] {
-  const all: Partial<Record<string, PlanSource>> = {
-    kind: sources.run_command ?? sources.kind,
-    root: sources.root,
-    install: sources.install_command,
-    build: sources.build_command,
-    start: sources.run_command,
-    port: sources.port,
-    output_path: sources.output_path,
-    health_check_path: sources.health_check_path,
-    startup_timeout_ms: sources.startup_timeout_ms,
-    spa_fallback: sources.spa,
-    entrypoint: sources.entrypoint,
-  };
-  const decided: Plan['sources'] = {};
-  for (const [field, source] of Object.entries(all)) {
-    if (field === 'entrypoint' ? source : plan.kind === 'dynamic' || !['start', 'port'].includes(field))
-      decided[field] = source ?? 'detected';
-  }
-  return decided;
 }
 
 function refuseUnknown(of: Case): PlanResult {

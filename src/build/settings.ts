@@ -98,6 +98,17 @@ const FIELDS: Record<SettingKey, Field> = {
     about: 'File the app starts from, relative to `root`, when the detector picks the wrong one.',
     ...path,
   },
+  dockerfile: {
+    about: 'Name of the Dockerfile in the build context, when it is another one (`docker/web.Dockerfile`).',
+    ...path,
+  },
+  target: {
+    about: 'Stage of the Dockerfile to build, when it is not the last one.',
+    type: 'string',
+    check: (value) =>
+      /^[A-Za-z0-9][\w.-]{0,127}$/.test(String(value)) ? { value } : { problem: 'is no name of a stage' },
+    schema: { type: 'string', pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$' },
+  },
   spa: {
     about: 'Static only: answer unknown page paths with index.html (`true`) or 404 (`false`).',
     type: 'boolean',

@@ -46,7 +46,7 @@ export interface Plan {
   /** Environment for the build and for the instance that the ecosystem needs (HOST, NODE_ENV, …). */
   build_env: Record<string, string>;
   run_env: Record<string, string>;
-  /** Dockerfile mode only: the file, relative to the build context, and the stage to build (null for the last). */
+  /** Dockerfile mode, where it is not `Dockerfile` and the last stage: the file in the build context, and the stage. */
   dockerfile?: { file: string; target: string | null };
   health_check_path: string;
   /** How long a first 2xx may take. Milliseconds. */
@@ -73,5 +73,8 @@ export interface PlanOverrides {
   port?: number;
   health_check_path?: string;
   entrypoint?: string;
+  /** Dockerfile mode: name of the file in the build context, and the stage to build. */
+  dockerfile?: string;
+  target?: string;
   spa?: boolean;
 }

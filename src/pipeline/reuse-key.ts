@@ -11,12 +11,37 @@ export function reuseKey(of: {
   build_env: Record<string, string>;
   base: string;
 }): string {
-  const { mode, kind, root, install, build, start, port, output_path, spa_fallback, build_env, run_env } =
-    of.plan;
+  const {
+    dockerfile,
+    mode,
+    kind,
+    root,
+    install,
+    build,
+    start,
+    port,
+    output_path,
+    spa_fallback,
+    build_env,
+    run_env,
+  } = of.plan;
   const decisive = {
     source: of.source_sha256,
     base: of.base,
-    plan: { mode, kind, root, install, build, start, port, output_path, spa_fallback, build_env, run_env },
+    plan: {
+      ...(dockerfile ? { dockerfile } : {}),
+      mode,
+      kind,
+      root,
+      install,
+      build,
+      start,
+      port,
+      output_path,
+      spa_fallback,
+      build_env,
+      run_env,
+    },
     build_env: of.build_env,
   };
   return createHash('sha256').update(canonicalJson(decisive)).digest('hex');
