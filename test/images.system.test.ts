@@ -106,6 +106,14 @@ describe('images', { skip, timeout: 60 * 60_000 }, () => {
     kiln = await start({ 'instance-isolation': 'docker' });
   });
   after(async () => {
+    // Virtual machines outlive their engine, unless their deployment stops.
+    for (const { deployment } of Object.values(live)) {
+      await kiln.ask('POST', `/deployments/${deployment.id}/scale`, { instances: 0 });
+      await retried(async () => {
+        const rows: Json[] = await kiln.ask('GET', `/deployments/${deployment.id}/runtime-instances`);
+        assert.ok(rows.every((row) => row.state === 'stopped'));
+      });
+    }
     await kiln?.stop();
     await docker?.stop();
     await registry?.stop();
