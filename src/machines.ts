@@ -19,7 +19,6 @@ import type { MicrovmOptions } from './isolation/microvm/options.ts';
 import { EGRESS_ADDRESS } from './isolation/microvm/qemu/arguments.ts';
 import { qemuDriver } from './isolation/microvm/qemu/driver.ts';
 import { microvmRuntime } from './isolation/microvm/runtime.ts';
-import { openEgress } from './isolation/network/egress.ts';
 import { processDriver } from './isolation/process/driver.ts';
 import { TOOL_NAMES } from './isolation/toolchain.ts';
 import { extractTar } from './source/extract.ts';
@@ -99,7 +98,7 @@ async function imageCandidates(config: Config, o: Around, options: DriverOptions
   const builders = [
     firecrackerDriver(microvm),
     qemu,
-    ...(base_image ? [dockerDriver({ ...docker, base_image, open_egress: openEgress })] : []),
+    ...(base_image ? [dockerDriver({ ...docker, base_image })] : []),
   ];
   return {
     builders: builders.map((driver) => (tools ? { ...driver, tools: async () => tools } : driver)),

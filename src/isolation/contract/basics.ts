@@ -153,7 +153,11 @@ export function basicCases(bench: () => Bench): void {
     await machine.stop(0);
     const exit = await machine.exited;
     assert.ok(exit.peak_memory_bytes >= 100e6);
-    assert.equal(exit.peak_processes, 3);
+    // In a container the relay to the proxy is one of the machine's own, and is there at the start.
+    const { base_image, capabilities } = bench().driver;
+    const relays = base_image && !capabilities.own_kernel ? 1 : 0;
+    const { peak_processes } = exit;
+    assert.ok(peak_processes >= 3 && peak_processes <= 3 + relays, `${peak_processes}`);
   });
 
   it('gives builds a cache that outlives them, and nobody else', async () => {

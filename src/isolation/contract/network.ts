@@ -111,14 +111,19 @@ export function networkCases(bench: () => Bench): void {
   claimed("Node's own fetch goes through the proxy, whatever its version", async () => {
     const script = `fetch('https://somewhere.example/').catch((error) => console.log(String(error.cause)))`;
     const { stdout, exit } = await run(`node -e "${script}"`, 'none');
-    assert.match(stdout(), /403|proxy/i);
+    // Each version of Node words it in its own way.
+    assert.match(stdout(), /403|proxy|cancelled/i);
     assert.deepEqual(
       exit.hosts?.map((one) => [one.host, one.port]),
       [['somewhere.example', 443]],
     );
   });
 
-  claimed('its way out costs the machine no process and is gone with it', async () => {
+  it('its way out costs the machine no process and is gone with it', async (t: TestContext) => {
+    const { limits_network, own_kernel } = bench().driver.capabilities;
+    if (!limits_network) return t.skip(`${bench().driver.name} does not claim limits_network`);
+    if (bench().driver.base_image && !own_kernel)
+      return t.skip('in a container the relay to the proxy is a process of the machine');
     const { machine, stdout } = await bench().start('echo up; exec sleep 60', { kind: 'exec' });
     await until('it runs', () => stdout() !== '');
     assert.equal((await machine.usage()).processes, 1);

@@ -61,7 +61,7 @@ else {
     await mkdir(path.join(dir, 'workspace'));
     const ask =
       'require("http").get({host:"127.0.0.1",port:new URL(process.env.http_proxy).port,path:"http://example.test/x"},r=>r.on("data",d=>console.log(String(d))))';
-    const run = async (mode: 'none' | 'registries') => {
+    const run = async (mode: 'registries') => {
       let output = '';
       const machine = await driver.start({
         ...{
@@ -87,8 +87,6 @@ else {
     assert.equal(one.output, 'http://127.0.0.1:3128\nthrough the proxy\n1\n');
     assert.deepEqual([asked, policy], [['http://example.test/x'], 'registries']);
     assert.equal(one.exit.hosts?.[0]?.host, 'example.test');
-    assert.equal((await run('none')).output, '\n1\n');
-    assert.equal(asked.length, 1);
     await rm(dir, { recursive: true });
   });
 }

@@ -2,9 +2,19 @@ import { access, mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join, posix } from 'node:path';
 import { arch, platform } from 'node:process';
 import type Docker from 'dockerode';
+import { cacheEnvironment } from '../cache.ts';
 import { countPause, type DiskWatch, watchDisk } from '../disk.ts';
-import type { DriverOptions, IsolationDriver, Machine, MachineExit, MachineSpec } from '../driver.ts';
+import type {
+  CacheFolder,
+  DriverOptions,
+  IsolationDriver,
+  Machine,
+  MachineExit,
+  MachineSpec,
+} from '../driver.ts';
 import type { MachineImage } from '../image.ts';
+import { openEgress } from '../network/egress.ts';
+import { readHostNetwork } from '../network/host-network.ts';
 import { type Egress, type EgressOptions, OPEN_NETWORK, proxyEnvironment } from '../network/policy.ts';
 import { makeScanner } from '../processes.ts';
 import { forKind, type RegistrySettings, readRegistrySettings } from '../registry.ts';
@@ -22,7 +32,7 @@ export interface DockerDriverOptions extends DriverOptions {
   socket?: string;
   /** The root file system of machines: needs a POSIX shell, `env`, `nice`, and `node` for the way to the network. */
   base_image: MachineImage;
-  /** Opens the proxy that is a machine's only way out. Without it machines have no network at all. */
+  /** For tests: opens the proxy that is a machine's only way out. */
   open_egress?: (o: EgressOptions) => Promise<Egress>;
   /** Processors per machine; null (default) for all. */
   cpus?: number | null;
@@ -130,9 +140,10 @@ class Starting {
     const { host, spec } = this;
     const { docker, data_key, options } = host;
     host.registry ??= readRegistrySettings(options);
-    const registry = forKind(await host.registry, spec.kind);
+    const all = await host.registry;
+    const registry = forKind(all, spec.kind);
     await makePrivateDir(this.private_dir, registry.files);
-    await this.openEgress();
+    await this.openEgress(all);
     await this.writeFiles(registry);
     const image_id = await ensureImage(docker, data_key, options.base_image);
     this.container = await docker.createContainer(await this.shape(image_id, registry));
@@ -166,17 +177,21 @@ class Starting {
     return this.run.machine();
   }
 
-  async openEgress(): Promise<void> {
+  /** Also with policy `none`: its proxy refuses everything, and what was refused is in the log. */
+  async openEgress(registry: RegistrySettings): Promise<void> {
     const { spec, host } = this;
-    const policy = spec.network ?? OPEN_NETWORK;
-    const open = host.options.open_egress;
-    if (open === undefined || policy.mode === 'none' || spec.kind === 'instance') return;
+    if (spec.kind === 'instance') return;
     await mkdir(join(this.private_dir, 'net'), { mode: 0o700 });
-    this.egress = await open({
-      policy,
+    this.egress = await (host.options.open_egress ?? openEgress)({
+      policy: spec.network ?? OPEN_NETWORK,
       socket_path: join(this.private_dir, 'net', 'proxy.sock'),
-      on_refused: (line) => spec.on_output('stderr', Buffer.from(`${line}\n`)),
+      host: readHostNetwork(host.options.host_env, registry),
+      on_refused: (line) => spec.on_output('stderr', Buffer.from(`[kiln] ${line}\n`)),
     });
+  }
+
+  cache(): CacheFolder | null {
+    return this.spec.kind === 'build' ? (this.spec.cache ?? null) : null;
   }
 
   /** What the machine finds in /kiln. */
@@ -186,7 +201,7 @@ class Starting {
     const env = {
       ...image,
       ...{ PATH: image.PATH ?? DEFAULT_PATH, HOME: '/home', TMPDIR: '/tmp', LANG: 'C.UTF-8' },
-      ...(spec.cache ? { KILN_CACHE_DIR: '/cache' } : {}),
+      ...(this.cache() ? cacheEnvironment('/cache') : {}),
       ...registry.env,
       ...(this.egress ? proxyEnvironment(`http://127.0.0.1:${RELAY_PORT}`) : {}),
       ...spec.env,
@@ -224,6 +239,7 @@ class Starting {
       ...{ Type: 'bind', Source, Target, ReadOnly },
       BindOptions: { Propagation: 'rprivate' },
     });
+    const cache = this.cache()?.dir ?? null;
     const settings = await existing(registry.paths);
     return {
       ...base,
@@ -249,7 +265,7 @@ class Starting {
           mount(join(private_dir, 'kiln', 'passwd'), '/etc/passwd', true),
           mount(join(private_dir, 'kiln', 'group'), '/etc/group', true),
           ...(this.egress ? [mount(join(private_dir, 'net'), '/kiln-net', true)] : []),
-          ...(spec.cache ? [mount(spec.cache.dir, '/cache')] : []),
+          ...(cache ? [mount(cache, '/cache')] : []),
           ...settings.map((path) => mount(path, path, true)),
         ],
       },
@@ -257,12 +273,13 @@ class Starting {
   }
 
   async cleanUp(): Promise<Partial<MachineExit>> {
+    const disk_bytes = this.spec.kind === 'build' ? ((await this.disk?.peak()) ?? null) : null;
     this.disk?.stop();
     if (this.container) await removeContainer(this.host.docker, this.container.id).catch(() => undefined);
     await this.egress?.close();
     await removeTree(this.private_dir);
     this.host.running.delete(this.spec.id);
-    return this.egress ? { hosts: this.egress.contacts() } : {};
+    return { disk_bytes, ...(this.egress ? { hosts: this.egress.contacts() } : {}) };
   }
 }
 

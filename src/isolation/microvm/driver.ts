@@ -1,5 +1,6 @@
 import { chown } from 'node:fs/promises';
 import { join, posix } from 'node:path';
+import { cacheEnvironment } from '../cache.ts';
 import type { CacheFolder, IsolationDriver, Machine, MachineSpec } from '../driver.ts';
 import { openEgress } from '../network/egress.ts';
 import { readHostNetwork } from '../network/host-network.ts';
@@ -215,7 +216,7 @@ class Start {
         ...{ PATH, HOME: '/home', TMPDIR: '/tmp', LANG: 'C.UTF-8' },
         ...Object.fromEntries(env),
         ...(networked ? withEgress(host.hypervisor.egress_url) : {}),
-        ...(this.cache() ? { KILN_CACHE_DIR: '/cache' } : {}),
+        ...(this.cache() ? cacheEnvironment('/cache') : {}),
         ...spec.env,
       },
       user: spec.as_root ? '0:0' : BUILD_USER,
