@@ -149,15 +149,15 @@ export function basicCases(bench: () => Bench): void {
     await until('it has allocated', () => stdout() !== '');
     const usage = await machine.usage();
     assert.ok(usage.memory_bytes > 100e6 && usage.memory_bytes < 400e6, `${usage.memory_bytes}`);
-    assert.equal(usage.processes, 3);
-    await machine.stop(0);
-    const exit = await machine.exited;
-    assert.ok(exit.peak_memory_bytes >= 100e6);
     // In a container the relay to the proxy is one of the machine's own, and is there at the start.
     const { base_image, capabilities } = bench().driver;
     const relays = base_image && !capabilities.own_kernel ? 1 : 0;
-    const { peak_processes } = exit;
-    assert.ok(peak_processes >= 3 && peak_processes <= 3 + relays, `${peak_processes}`);
+    const fits = (seen: number) => assert.ok(seen >= 3 && seen <= 3 + relays, `${seen} processes`);
+    fits(usage.processes);
+    await machine.stop(0);
+    const exit = await machine.exited;
+    assert.ok(exit.peak_memory_bytes >= 100e6);
+    fits(exit.peak_processes);
   });
 
   it('gives builds a cache that outlives them, and nobody else', async () => {
