@@ -14,9 +14,9 @@ export function stopCases(bench: () => Bench): void {
       'trap "echo bye; exit 3" TERM; echo up; while :; do sleep 0.05; done',
     );
     await until('it is up', () => stdout() !== '');
-    const exit = await machine.stop(5000 * bench().patience);
+    const exit = await machine.stop(20_000 * bench().patience);
     assert.deepEqual([exit.reason, exit.exit_code, stdout()], ['killed', 3, 'up\nbye\n']);
-    assert.ok(exit.duration_ms < 4000 * bench().patience);
+    assert.ok(exit.duration_ms < 15_000 * bench().patience, `${exit.duration_ms} ms`);
     assert.equal(await machine.stop(0), exit, 'stopping again gives the same');
   });
 
@@ -25,10 +25,10 @@ export function stopCases(bench: () => Bench): void {
       "process.on('SIGTERM',()=>setTimeout(()=>{require('fs').writeFileSync('drained','');process.exit()},300));console.log('up');setInterval(()=>0,1000)";
     const started = await bench().start(`node -e "${app}" & wait`);
     await until('it is up', () => started.stdout() !== '');
-    const exit = await started.machine.stop(5000 * bench().patience);
+    const exit = await started.machine.stop(20_000 * bench().patience);
     assert.equal(exit.reason, 'killed');
     assert.ok(existsSync(join(started.workspace_dir, 'drained')));
-    assert.ok(exit.duration_ms < 4000 * bench().patience);
+    assert.ok(exit.duration_ms < 15_000 * bench().patience, `${exit.duration_ms} ms`);
   });
 
   it('kills a tree that ignores TERM, daemons included, once the grace is over', async () => {
