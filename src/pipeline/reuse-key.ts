@@ -1,6 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { Plan } from '../domain/plan.ts';
 
+/** Fields of the plan that a release's bytes depend on; one that is not there says nothing. */
+const DECISIVE = [
+  ...(['dockerfile', 'mode', 'kind', 'root', 'install', 'build', 'start', 'port'] as const),
+  ...(['output_path', 'spa_fallback', 'build_env', 'run_env'] as const),
+];
+
 /**
  * Digest over everything that decides a release's bytes: equal keys mean the stored release may be used without a
  * build. What only explains the plan, or only concerns how it runs and is probed, is left out.
@@ -11,37 +17,10 @@ export function reuseKey(of: {
   build_env: Record<string, string>;
   base: string;
 }): string {
-  const {
-    dockerfile,
-    mode,
-    kind,
-    root,
-    install,
-    build,
-    start,
-    port,
-    output_path,
-    spa_fallback,
-    build_env,
-    run_env,
-  } = of.plan;
   const decisive = {
     source: of.source_sha256,
     base: of.base,
-    plan: {
-      ...(dockerfile ? { dockerfile } : {}),
-      mode,
-      kind,
-      root,
-      install,
-      build,
-      start,
-      port,
-      output_path,
-      spa_fallback,
-      build_env,
-      run_env,
-    },
+    plan: Object.fromEntries(DECISIVE.map((field) => [field, of.plan[field]])),
     build_env: of.build_env,
   };
   return createHash('sha256').update(canonicalJson(decisive)).digest('hex');
