@@ -6,7 +6,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
-import { after, describe, it } from 'node:test';
+import { after, afterEach, describe, it } from 'node:test';
 import { baseImage, dockerMissing, startDocker, type TestDocker } from '../../../test/support/docker.ts';
 import { tempDir } from '../../../test/support/folders.ts';
 import { until } from '../contract/harness.ts';
@@ -50,6 +50,9 @@ describe('docker runtime', { skip: missing ?? false }, async () => {
   const runtime = dockerRuntime(options);
   const engine = openDocker(docker.socket);
   const newId = () => `ins_${randomBytes(6).toString('hex')}`;
+
+  // What a failed test left must not fail the next.
+  afterEach(() => runtime.sweep(new Set()));
 
   interface Started {
     machine: Machine;
@@ -101,6 +104,7 @@ describe('docker runtime', { skip: missing ?? false }, async () => {
   it('serves on the forwarded port with its own environment and user, is measured, and ends on TERM', async () => {
     const one = await start();
     await answers(one);
+    await until('its log is there', () => one.output().includes('asked'));
     assert.match(one.output(), /^up world 1234\nasked \/x\n/);
     assert.deepEqual(
       (await one.machine.listening()).map((at) => at.port),
