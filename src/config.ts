@@ -52,6 +52,7 @@ export interface ImageOptions {
   /** Folder with ca.pem, cert.pem and key.pem, for a buildkitd over TCP. */
   buildkit_tls: string | null;
   build_cpus: number;
+  warm_builders: number;
 }
 
 export interface ApiLimits {
@@ -105,6 +106,9 @@ export const OPTIONS = {
   'buildkit-host': { about: 'address of a buildkitd for Dockerfiles (default the one inside Docker)' },
   'buildkit-tls': { about: 'folder with ca.pem, cert.pem and key.pem for a buildkitd at tcp://…' },
   'build-cpus': { about: 'processors of one microVM build (default 2)' },
+  'warm-builders': {
+    about: 'microVMs kept booted for the next builds; each holds about 150 MiB (default 0)',
+  },
   'build-network': { about: 'what builds may reach: none, registries or open (default open)' },
   'network-allow': {
     about: 'hosts that builds may reach besides, separated by commas (*.example.com, 10.0.0.5:8443)',
@@ -220,6 +224,7 @@ function imageOptions(said: Options): ImageOptions {
     buildkit_host: said.text('buildkit-host'),
     buildkit_tls: said.text('buildkit-tls'),
     build_cpus: said.number('build-cpus', 2, 1, 64),
+    warm_builders: said.number('warm-builders', 0, 0, 100),
   };
 }
 

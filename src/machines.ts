@@ -14,11 +14,13 @@ import { microvmImageBuilder } from './isolation/dockerfile/microvm.ts';
 import type { DriverOptions, ToolOffer } from './isolation/driver.ts';
 import type { ImageBuilder } from './isolation/image-builder.ts';
 import { type BuilderImage, findBuilderImage } from './isolation/microvm/builder-image/image.ts';
+import { cacheDriveBytes } from './isolation/microvm/drives.ts';
 import { firecrackerDriver } from './isolation/microvm/firecracker/driver.ts';
 import type { MicrovmOptions } from './isolation/microvm/options.ts';
 import { EGRESS_ADDRESS } from './isolation/microvm/qemu/arguments.ts';
 import { qemuDriver } from './isolation/microvm/qemu/driver.ts';
 import { microvmRuntime } from './isolation/microvm/runtime.ts';
+import type { WarmShape } from './isolation/microvm/warm-vm.ts';
 import { processDriver } from './isolation/process/driver.ts';
 import { TOOL_NAMES } from './isolation/toolchain.ts';
 import { extractTar } from './source/extract.ts';
@@ -64,6 +66,15 @@ function buildctl({ buildkit_host, buildkit_tls }: Config['images'], work_dir: s
   return [buildctlImageBuilder({ addr: buildkit_host, work_dir, ...(buildkit_tls ? { tls } : {}) })];
 }
 
+/** A larger source than this boots a machine of its own. */
+const WARM_INPUT_BYTES = 512 * 1024 * 1024;
+
+function shapeOfBuilds({ limits, cache }: Config): WarmShape {
+  const { memory_bytes, disk_bytes } = limits.build;
+  const cache_bytes = cacheDriveBytes(cache.deployment_bytes);
+  return { memory_bytes, disk_bytes, input_bytes: WARM_INPUT_BYTES, cache_bytes };
+}
+
 type ImageCandidates = Omit<Candidates, 'host'>;
 
 /** None of them is even asked when only the host's own drivers are wanted: their self-tests boot machines. */
@@ -89,6 +100,7 @@ async function imageCandidates(config: Config, o: Around, options: DriverOptions
     unpack: extractTar,
     allow_emulation: images.allow_emulation,
     vcpus: images.build_cpus,
+    warm: { size: images.warm_builders, shape: shapeOfBuilds(config) },
   };
   const qemu = qemuDriver(microvm);
   const has_docker = builder?.recipe.toolchains.includes('docker') ?? false;

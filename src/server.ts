@@ -141,6 +141,7 @@ async function open(
   const warnings = driver.name === 'process' ? [PROCESS_WARNING] : [];
   if (!listensOnLoopbackOnly(config))
     warnings.push('The API or the edge listens beyond loopback, without TLS.');
+  builder.warm?.();
   say('info', 'ready', { api: api.url, edge: edge.url, isolation: builder.name });
   return { api_url: api.url, edge_url: edge.url, key, isolation: builder.name, warnings };
 }

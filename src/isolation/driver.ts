@@ -158,6 +158,8 @@ export interface IsolationDriver {
    * machines this driver object started itself; then removes their private folders. Returns their ids.
    */
   sweep(keep: ReadonlySet<string>): Promise<string[]>;
+  /** Starts to keep machines ready for work, where its settings say so; for the driver that was chosen. */
+  warm?(): void;
   /** Ends what waits for work (warm machines). Machines that were started are their owners' to stop. */
   close?(): Promise<void>;
 }

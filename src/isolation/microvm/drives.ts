@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { chown, open, rename, stat, truncate } from 'node:fs/promises';
+import { chown, open, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { CacheFolder } from '../driver.ts';
@@ -14,6 +14,9 @@ const EXT4_OVERHEAD = 1.06;
 const EXT4_BASE_BYTES = 24 * MIB;
 const MAX_TAR_OVERHEAD = 1.1;
 const CACHE_IMAGE = 'cache.img';
+/** Copying more than this into a waiting VM takes longer than booting one. */
+const MAX_COPIED_CACHE_BYTES = 512 * MIB;
+const COPY_TIMEOUT_MS = 60_000;
 
 /** The guest has what it was given besides the job's own limit: its kernel, the agent, page tables. */
 export const GUEST_OVERHEAD_BYTES = 192 * MIB;
@@ -69,8 +72,8 @@ async function format(path: string, options: readonly string[]): Promise<void> {
 export async function takeCache(cache: CacheFolder, dir: string, user: User): Promise<VmDrive | null> {
   const path = join(dir, CACHE_IMAGE);
   const kept = join(cache.dir, CACHE_IMAGE);
-  const bytes = Math.floor(cache.max_bytes / SECTOR) * SECTOR;
-  if (bytes < 16 * MIB) return null;
+  const bytes = cacheDriveBytes(cache.max_bytes);
+  if (bytes === 0) return null;
   try {
     if ((await stat(kept)).size !== bytes) throw new Error('the cap has changed');
     await rename(kept, path);
@@ -80,6 +83,37 @@ export async function takeCache(cache: CacheFolder, dir: string, user: User): Pr
     await format(path, ['-i', '8192']);
   }
   return { name: 'cache', path, read_only: false };
+}
+
+/** The size of the drive that a cache becomes; 0 for one too small to be worth it. */
+export function cacheDriveBytes(max_bytes: number): number {
+  const bytes = Math.floor(max_bytes / SECTOR) * SECTOR;
+  return bytes < 16 * MIB ? 0 : bytes;
+}
+
+/** Whether a cache can be brought into a waiting VM sooner than a VM boots. */
+export async function isQuicklyCopied(cache: CacheFolder): Promise<boolean> {
+  const kept = await stat(join(cache.dir, CACHE_IMAGE)).catch(() => null);
+  return kept === null || kept.blocks * 512 <= MAX_COPIED_CACHE_BYTES;
+}
+
+/**
+ * takeCache for a VM that has its cache drive open already, as an empty file of the right size: the content is put into
+ * that same file. Holes stay holes.
+ */
+export async function fillCache(cache: CacheFolder, dir: string): Promise<void> {
+  const path = join(dir, CACHE_IMAGE);
+  const taken = join(dir, 'cache.taken');
+  try {
+    await rename(join(cache.dir, CACHE_IMAGE), taken);
+    if ((await stat(taken)).size !== (await stat(path)).size) throw new Error('the cap has changed');
+    await promisify(execFile)('cp', ['--sparse=always', '--', taken, path], { timeout: COPY_TIMEOUT_MS });
+  } catch {
+    await truncate(path, 0);
+    await truncate(path, cacheDriveBytes(cache.max_bytes));
+    await format(path, ['-i', '8192']);
+  }
+  await rm(taken, { force: true });
 }
 
 /** Gives the image back; where that does not work the next build starts with an empty cache. */

@@ -3,6 +3,7 @@ import type { DriverOptions } from '../driver.ts';
 import type { MachineImage } from '../image.ts';
 import type { BuilderImage } from './builder-image/image.ts';
 import type { JobFile } from './guest/job.ts';
+import type { WarmOptions } from './pool.ts';
 
 /** Makes a canonical tar of a folder; `source/pack.ts` has it. */
 export type Pack = (o: {
@@ -33,4 +34,6 @@ export interface MicrovmOptions extends DriverOptions {
   allow_emulation?: boolean;
   /** Default 2. */
   vcpus?: number;
+  /** Builders kept booted for the next builds. Default none: each holds memory while it waits. */
+  warm?: WarmOptions;
 }

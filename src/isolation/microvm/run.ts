@@ -293,10 +293,10 @@ export class VmRun {
 
   /** Afterwards nothing of the machine is left on the host. */
   async clear(): Promise<void> {
-    const { host, spec, dir, egress, cache, on_gone } = this.parts;
+    const { host, dir, egress, cache, on_gone } = this.parts;
     for (const timer of this.timers) clearTimeout(timer);
     clearTimeout(this.kill_timer);
-    await endVm(host, spec.id, this.vm);
+    await endVm(host, this.vm.record.id, this.vm);
     this.gone = true;
     this.talk?.close();
     await this.output?.close();

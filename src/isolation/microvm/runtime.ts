@@ -244,6 +244,7 @@ export function instanceJob(spec: InstanceSpec, network: 'open' | 'none'): Job {
     limits: spec.limits,
     log_bytes: spec.limits.log_bytes,
     read_only_root: spec.read_only_root,
+    cache: false,
     host_name: 'app',
     home_files: [],
     root_files: [],

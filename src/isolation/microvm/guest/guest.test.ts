@@ -71,7 +71,14 @@ const JOB: Job = {
     log_bytes: 4,
     on_log_limit: 'drop',
   },
-  ...{ log_bytes: null, read_only_root: false, host_name: "a'b", home_files: [], root_files: [] },
+  ...{
+    log_bytes: null,
+    read_only_root: false,
+    cache: false,
+    host_name: "a'b",
+    home_files: [],
+    root_files: [],
+  },
 };
 const textOf = (job: Job, path: string) =>
   jobFiles(job)

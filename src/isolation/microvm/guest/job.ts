@@ -21,6 +21,8 @@ export interface Job {
   /** Most bytes of each stream that leave the guest; null where the host reads and decides. */
   log_bytes: number | null;
   read_only_root: boolean;
+  /** Whether what is on the cache drive is the job's; a waiting VM has a drive before anybody knows. */
+  cache: boolean;
   host_name: string;
   /** Below HOME, for `workspace`. */
   home_files: readonly { path: string; text: string }[];
@@ -53,6 +55,7 @@ function config(job: Job): string {
     disk_bytes: whole(job.limits.disk_bytes),
     log_bytes: whole(job.log_bytes ?? 0),
     read_only_root: job.read_only_root ? '1' : '0',
+    use_cache: job.cache ? '1' : '0',
     host_name: job.host_name,
   };
   return Object.entries(settings)

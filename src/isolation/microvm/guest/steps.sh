@@ -1,5 +1,5 @@
 # What the agent does once it has a job. /job/config set: kind uid gid image_user network processes memory_bytes
-# disk_bytes log_bytes read_only_root host_name; /job/run is the command, /job/home and /job/files go where their names say.
+# disk_bytes log_bytes read_only_root use_cache host_name; /job/run is the command, /job/home and /job/files go where their names say.
 
 used_blocks() { set -- $(stat -f -c '%b %f %S' /scratch); used=$((($1 - $2) * $3)); avail=$(($2 * $3)); }
 
@@ -64,8 +64,11 @@ image_user() {
 }
 
 mount_cache() {
+  [ "$use_cache" = 1 ] || return
   cache=$(drive cache)
   [ -n "$cache" ] || return
+  # Filled after the kernel first looked at it, where the VM waited for the job.
+  blockdev --flushbufs "$cache"
   mkdir -p /image/cache
   if ! mount -t ext4 -o noatime,nodev,nosuid,errors=remount-ro "$cache" /image/cache; then
     say '{"event":"cache","state":"broken"}'
