@@ -7,6 +7,7 @@ const BENCHES: Record<string, () => Promise<{ run(): Promise<unknown> }>> = {
   start: () => import('./start.ts'),
   edge: () => import('./edge.ts'),
   images: () => import('./images.ts'),
+  isolation: () => import('./isolation.ts'),
 };
 
 const wanted = process.argv.slice(2);

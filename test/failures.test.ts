@@ -1,5 +1,8 @@
 /** Every row of the failure table, seen from outside while a visitor hammers the live version (I3). */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { nodeServer, staticSite, writeApp } from './support/apps.ts';
 import type { Json } from './support/client.ts';
@@ -116,6 +119,23 @@ describe('failures leave production alone', () => {
       run_command: 'node main.js',
     });
     assert.equal(version.failure.listening.length, 1);
+  });
+
+  test('another program took the port meanwhile, and answers well', async (t) => {
+    // The app tells this server its port, which is then listened on here; the app itself never does.
+    const server = http.createServer((req, res) => {
+      const port = new URL(req.url!, 'http://x').searchParams.get('port');
+      if (port === null) return res.end('not the app');
+      const thief = http.createServer((_, answer) => answer.end('not the app')).listen(Number(port));
+      t.after(() => thief.close());
+      return thief.once('listening', () => res.end());
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    t.after(() => server.close());
+    const tell = `fetch('http://127.0.0.1:${(server.address() as AddressInfo).port}/?port=' + process.env.PORT)`;
+    const dir = await writeApp({ 'main.js': `${tell}; setInterval(() => {}, 1000)` });
+    const version = await fails(dir, 'NEVER_LISTENED', { run_command: 'node main.js' });
+    assert.match(version.failure.message, /held by a program that does not belong to the app/);
   });
 
   test('healthy, then not: the grace period notices', async () => {

@@ -207,6 +207,8 @@ export function toReplica(ctx: EngineContext, run: Running): GateReplica {
     port: run.port,
     ...(run.app_port === null ? {} : { app_port: run.app_port }),
     refused: () => followToIpv6(run),
+    answersItself: async () =>
+      run.app_port === null ? ((await run.machine.ownsPort?.(run.port)) ?? null) : null,
     exited: run.machine.exited,
     listening: () => run.machine.listening(),
     log_tail: () => run.log.tail(50),

@@ -20,6 +20,9 @@ export interface Observation {
   log_tail: string[];
 }
 
+/** In place of an answer's error: it did not come from the app. */
+export const STRANGER = 'answered by another program';
+
 const MAX_LOG_LINES = 50;
 /** The kernel kills at the limit, sampling sees a little less. */
 const NEARLY_ALL_MEMORY = 0.95;
@@ -139,7 +142,12 @@ function explainProbe(seen: Observation): Told {
       next_step: 'Serve plain HTTP on PORT; TLS is ended at the edge, so the app must not use https itself.',
     };
   }
-  return explainNoConnection(seen);
+  if (answer?.error !== STRANGER) return explainNoConnection(seen);
+  const told = explainNoConnection(seen);
+  return {
+    ...told,
+    message: `Port ${seen.port} is held by a program that does not belong to the app. ${told.message}`,
+  };
 }
 
 function explainUnstable(seen: Observation): Told {

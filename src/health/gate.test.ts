@@ -68,6 +68,17 @@ test('passes after the first 2xx when no grace is asked for', async (t) => {
   assert.equal(probes, 4);
 });
 
+test('an answer of a program that is not the app is none', async (t) => {
+  const other = await app(t, 200);
+  let own: boolean | null = false;
+  const stolen = { ...other, listening: async () => [], answersItself: async () => own };
+  const failure = await failureOf(options([stolen], { startup_timeout_ms: 200 }));
+  assert.equal(failure.code, 'NEVER_LISTENED');
+  assert.match(failure.message, /held by a program that does not belong to the app/);
+  assert.equal(failure.last_probe?.error, 'answered by another program');
+  for (own of [true, null]) assert.equal((await gate(options([stolen]))).ok, true, `${own}`);
+});
+
 test('holds the whole grace period, and tells how it goes', async (t) => {
   const seen: GateProgress[] = [];
   const started = performance.now();

@@ -8,7 +8,7 @@
  */
 import type { Failure, ListeningPort, ProbeAnswer } from '../domain/failure.ts';
 import type { MachineExit } from '../isolation/driver.ts';
-import { diagnose } from './diagnose.ts';
+import { diagnose, STRANGER } from './diagnose.ts';
 import { isHealthy, probe } from './probe.ts';
 
 /** What the gate needs to know of a started instance. */
@@ -21,6 +21,8 @@ export interface GateReplica {
   app_port?: number;
   /** Called when nobody listened at host and port: a chance to find the app on another address of this machine. */
   refused?(): Promise<void>;
+  /** Whether the app itself listens there, and not another program of this machine; null where nobody can tell. */
+  answersItself?(): Promise<boolean | null>;
   exited: Promise<MachineExit>;
   listening(): Promise<ListeningPort[]>;
   log_tail(): string[];
@@ -152,13 +154,14 @@ class Gate {
     const unhealthy: GateReplica[] = [];
     let last: ProbeAnswer | null = null;
     const probing = replicas.map(async (replica) => {
-      const answer = await probe({
+      const seen = await probe({
         host: replica.host,
         port: replica.port,
         path,
         timeout_ms: probe_timeout_ms,
         signal,
       });
+      const answer = phase === 'starting' && isHealthy(seen) ? await ownAnswer(replica, seen) : seen;
       this.#remember(replica, answer);
       if (answer.error === 'refused') await replica.refused?.().catch(() => undefined);
       if (!isHealthy(answer)) unhealthy.push(replica);
@@ -208,6 +211,12 @@ class Gate {
     });
     return { ok: false, failure };
   }
+}
+
+/** A port is free when it is chosen, and the app's when it is bound: in between another program may have taken it. */
+async function ownAnswer(replica: GateReplica, answer: ProbeAnswer): Promise<ProbeAnswer> {
+  const own = await within(LISTENING_TIMEOUT_MS, replica.answersItself?.() ?? Promise.resolve(null), null);
+  return own === false ? { ...answer, status: null, error: STRANGER } : answer;
 }
 
 /** Sleeps, or returns early when `until` aborts. */

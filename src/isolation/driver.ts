@@ -117,6 +117,8 @@ export interface Machine {
   stop(grace_ms: number): Promise<MachineExit>;
   /** TCP ports the machine's own processes listen on. */
   listening(): Promise<ListeningPort[]>;
+  /** Whether the machine itself listens on a port of the host, null where that cannot be told; only where it shares the host's ports. */
+  ownsPort?(port: number): Promise<boolean | null>;
   usage(): Promise<{ memory_bytes: number; processes: number }>;
 }
 

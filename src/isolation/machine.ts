@@ -13,7 +13,7 @@ import { CHANNEL_FD, LISTEN_CODE, NODE_INSIDE, type Outlet } from './network/out
 import { type Output, openOutput } from './output.ts';
 import { killTree, makeTree, type ProcessRow, type ProcessTree, signal, strike } from './processes.ts';
 import { checkSpec, removeTree } from './scratch.ts';
-import { listeningPorts } from './sockets.ts';
+import { listeningPorts, ownsPort } from './sockets.ts';
 import { watchMachine } from './watchdog.ts';
 
 /**
@@ -158,6 +158,7 @@ class Run {
         return await exited;
       },
       listening: async () => listeningPorts(this.pids()),
+      ownsPort: async (port) => ownsPort(this.pids(), port),
       usage: async () => this.watch.measure(this.host.scanner.scan()),
     };
   }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { describe, it } from 'node:test';
-import { listeningPorts, parseListening } from './sockets.ts';
+import { listeningPorts, ownsPort, parseListening } from './sockets.ts';
 
 const TABLE = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100 0 0 10 0
@@ -34,6 +34,10 @@ describe('listening ports', () => {
       [{ address: '127.0.0.1', port }],
     );
     assert.deepEqual(listeningPorts([]), []);
+    assert.equal(ownsPort([process.pid], port), true);
+    assert.equal(ownsPort([process.ppid], port), false);
     server.close();
+    await once(server, 'close');
+    assert.equal(ownsPort([process.pid], port), null, 'nobody listens');
   });
 });

@@ -21,6 +21,26 @@ export function listeningPorts(pids: readonly number[]): ListeningPort[] {
   return sorted([...found.values()]);
 }
 
+/**
+ * Whether one of these processes listens on a port of the host. Null where that cannot be told: no /proc, nobody listens
+ * (any more), or a process whose files this user may not see.
+ */
+export function ownsPort(pids: readonly number[], port: number): boolean | null {
+  const inodes = new Set<string>();
+  for (const name of ['tcp', 'tcp6'])
+    for (const [inode, one] of parseListening(readProc(`/proc/${pids[0]}/net/${name}`) ?? ''))
+      if (one.port === port) inodes.add(inode);
+  if (inodes.size === 0) return null;
+  let hidden = false;
+  for (const pid of pids) {
+    const held = socketInodes(pid, () => {
+      hidden = true;
+    });
+    if (held.some((inode) => inodes.has(inode))) return true;
+  }
+  return hidden ? null : false;
+}
+
 /** Docker's own name server inside a container. */
 const DOCKER_DNS = '127.0.0.11';
 
@@ -61,12 +81,13 @@ export function readAddress(hex: string): string {
   return Array.from({ length: 8 }, (_, word) => bytes.readUInt16BE(word * 2).toString(16)).join(':');
 }
 
-function socketInodes(pid: number): string[] {
+function socketInodes(pid: number, on_hidden?: () => void): string[] {
   const inodes: string[] = [];
   let names: string[];
   try {
     names = readdirSync(`/proc/${pid}/fd`);
-  } catch {
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') on_hidden?.();
     return inodes;
   }
   for (const name of names) {
