@@ -7,8 +7,7 @@ import { CliError, EXIT } from '../exit.ts';
 import { readFolder } from '../folder.ts';
 import { Output } from '../output.ts';
 import { Progress } from '../progress.ts';
-import { chooseDeployment } from '../publish/choose-deployment.ts';
-import { findSandbox, syncFolder } from '../publish/sync-folder.ts';
+import { bringFolder } from '../publish/bring-folder.ts';
 
 export function define(command: Command, bind: Bind): void {
   examples(command, [
@@ -42,8 +41,6 @@ function portOf(cli: Cli, client: Client): ToolPort {
     },
     async bringFolder(given, name) {
       const folder = readFolder(cli.cwd, given);
-      const sandbox = await findSandbox(client, folder);
-      const deployment = await chooseDeployment(client, { name, folder, sandbox });
       const request = {
         name,
         overrides: {},
@@ -57,11 +54,12 @@ function portOf(cli: Cli, client: Client): ToolPort {
       };
       const progress = new Progress(cli.out);
       try {
-        await syncFolder({ cli, client, sandbox, folder, request, progress });
+        const of = { cli, client, folder, request, progress, name };
+        const { deployment, sandbox } = await bringFolder(of);
+        return { deployment_id: deployment.id, sandbox_id: sandbox.id };
       } finally {
         progress.stop();
       }
-      return { deployment_id: deployment.id, sandbox_id: sandbox.id };
     },
   };
 }

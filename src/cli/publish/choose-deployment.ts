@@ -7,37 +7,50 @@ import type { Client } from '../client.ts';
 import { badInput, CliError } from '../exit.ts';
 
 /**
- * The one named; else the one this folder went to last time; else the one called like the folder, made when there is
- * none. A name that was not typed never takes over the deployment of another folder: `site` in two projects is two
- * sites.
+ * The one named; else the one this folder went to last time; else the one called like the folder. Null: there is none yet.
+ * A name that was not typed never takes over the deployment of another folder: `site` in two projects is two sites.
  */
-export async function chooseDeployment(
+export async function findDeployment(
+  client: Client,
+  of: { name: string | null; folder: string; sandbox: SandboxView },
+): Promise<DeploymentView | null> {
+  return of.name === null ? await ofFolder(client, of.folder, of.sandbox) : await byName(client, of.name);
+}
+
+/** Made once the source is there: a publish that was refused before leaves nothing behind. */
+export async function makeDeployment(
   client: Client,
   of: { name: string | null; folder: string; sandbox: SandboxView },
 ): Promise<DeploymentView> {
-  const deployment =
-    of.name === null
-      ? await ofFolder(client, of.folder, of.sandbox)
-      : await named(client, of.name, of.sandbox);
-  if (of.sandbox.metadata.deployment_id !== deployment.id)
-    await client.patch('/sandboxes/{id}', {
-      params: { id: of.sandbox.id },
-      body: { metadata: { ...of.sandbox.metadata, deployment_id: deployment.id } },
-    });
-  return deployment;
+  return await create(client, of.name ?? nameOf(of.folder), of.sandbox);
 }
 
-async function ofFolder(client: Client, folder: string, sandbox: SandboxView): Promise<DeploymentView> {
+/** So that the next publish of the folder finds its deployment, whatever that is called by then. */
+export async function rememberDeployment(
+  client: Client,
+  sandbox: SandboxView,
+  deployment: DeploymentView,
+): Promise<void> {
+  if (sandbox.metadata.deployment_id === deployment.id) return;
+  await client.patch('/sandboxes/{id}', {
+    params: { id: sandbox.id },
+    body: { metadata: { ...sandbox.metadata, deployment_id: deployment.id } },
+  });
+}
+
+async function ofFolder(
+  client: Client,
+  folder: string,
+  sandbox: SandboxView,
+): Promise<DeploymentView | null> {
   const remembered = sandbox.metadata.deployment_id;
   if (typeof remembered === 'string') {
     const found = await client.find('/deployments/{id}', { params: { id: remembered } });
     if (found) return found.data;
   }
-  const name = path.basename(folder) || 'app';
-  const found = await byName(client, slugify(name, 'app'));
-  if (!found) return create(client, name, sandbox);
-  const other = found.metadata.sandbox;
-  if (typeof other === 'string' && other !== sandbox.name)
+  const found = await byName(client, slugify(nameOf(folder), 'app'));
+  const other = found?.metadata.sandbox;
+  if (found && typeof other === 'string' && other !== sandbox.name)
     throw badInput(
       `A deployment called ${found.slug} exists already, and another folder is published to it.`,
       `To publish this folder to it, say so: --name ${found.slug}. Otherwise give another name with --name.`,
@@ -45,8 +58,8 @@ async function ofFolder(client: Client, folder: string, sandbox: SandboxView): P
   return found;
 }
 
-async function named(client: Client, name: string, sandbox: SandboxView): Promise<DeploymentView> {
-  return (await byName(client, name)) ?? (await create(client, name, sandbox));
+function nameOf(folder: string): string {
+  return path.basename(folder) || 'app';
 }
 
 async function byName(client: Client, name: string): Promise<DeploymentView | null> {

@@ -5,8 +5,7 @@ import type { Client } from '../client.ts';
 import type { ExitCode } from '../exit.ts';
 import { followPublished } from '../follow.ts';
 import { Progress } from '../progress.ts';
-import { chooseDeployment } from './choose-deployment.ts';
-import { findSandbox, syncFolder } from './sync-folder.ts';
+import { bringFolder } from './bring-folder.ts';
 
 export interface PublishRequest {
   /** Null: the deployment of the folder, or one called like it. */
@@ -33,9 +32,8 @@ export async function publishFolder(
 ): Promise<ExitCode> {
   const progress = new Progress(cli.out);
   try {
-    const sandbox = await findSandbox(client, folder);
-    const deployment = await chooseDeployment(client, { name: request.name, folder, sandbox });
-    const local = await syncFolder({ cli, client, sandbox, folder, request, progress });
+    const of = { cli, client, folder, request, progress, name: request.name };
+    const { sandbox, deployment, ...local } = await bringFolder(of);
     if (request.replicas !== null && request.replicas !== deployment.desired_replicas)
       await client.post('/deployments/{id}/scale', {
         params: { id: deployment.id },

@@ -64,6 +64,14 @@ test('the second time only what changed is sent, to the same sandbox and deploym
   assert.equal(api.seen.slice(before).filter((one) => one.method === 'PUT').length, 1);
 });
 
+test('a folder that is refused leaves no deployment behind', async () => {
+  for (const name of ['package.json', 'server.js', '.env']) rmSync(path.join(app, name));
+  const { code, stderr } = await publish();
+  assert.equal(code, 2);
+  assert.match(stderr, /nothing to publish/);
+  assert.equal(api.deployments.size, 0);
+});
+
 test('a server that asks for a file that is not in the manifest does not get it', async () => {
   api.greedy = ['.env', '../../etc/passwd'];
   assert.equal((await publish()).code, 0);

@@ -27,7 +27,7 @@ const UPLOAD_ENTRIES = 20_000;
 /** The server reads its side of the workspace to compare. */
 const SYNC_TIMEOUT_MS = 10 * 60_000;
 
-interface Sync {
+export interface Sync {
   cli: Cli;
   client: Client;
   sandbox: SandboxView;
