@@ -113,15 +113,23 @@ async function showLog(
   signal: AbortSignal,
 ): Promise<void> {
   const path = `/deployments/${version.deployment_id}/builds/${version.build_id}/logs`;
-  try {
-    for await (const { event, data } of client.events(path, {}, signal)) {
-      if (event === 'done') return;
-      const { line, stream, ts } = data as { line?: unknown; stream?: unknown; ts?: unknown };
-      if (event !== 'log_line' || typeof line !== 'string') continue;
-      progress.detail(line);
-      cli.out.emit({ event: 'log', stream, line: plainText(line), ts });
+  let shown = 0;
+  while (!signal.aborted) {
+    // Every stream begins with the log's first line.
+    let at = 0;
+    try {
+      for await (const { event, data } of client.events(path, {}, signal)) {
+        if (event === 'done') return;
+        const { line, stream, ts } = data as { line?: unknown; stream?: unknown; ts?: unknown };
+        if (event !== 'log_line' || typeof line !== 'string') continue;
+        if (at++ < shown) continue;
+        shown++;
+        progress.detail(line);
+        cli.out.emit({ event: 'log', stream, line: plainText(line), ts });
+      }
+    } catch {
+      // A side channel. It ends when the engine does, which may be back soon: the publish waits for that as well.
     }
-  } catch {
-    // A side channel.
+    await sleep(POLL_MS, undefined, { signal, ref: false }).catch(() => {});
   }
 }

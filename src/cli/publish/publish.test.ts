@@ -260,6 +260,22 @@ test('an engine that goes away meanwhile is waited for', async () => {
   assert.match(stdout, /shop is live/);
 });
 
+test('a log whose stream breaks goes on where it was', async () => {
+  let breaks = 2;
+  const frame = (line: string) => `event: log_line\ndata: ${JSON.stringify({ line, stream: 'stdout' })}\n\n`;
+  api.script = { ...SUCCESS, stages: Array.from({ length: 10 }, () => 'build') };
+  api.intercept = ({ path: at }, response) => {
+    if (!at.includes('/logs') || breaks-- <= 0) return false;
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.write(frame(SUCCESS.log[0]!), () => response.destroy());
+    return true;
+  };
+  const { code, events } = await publish(['--json']);
+  assert.equal(code, 0);
+  const lines = events.filter(({ event }) => event === 'log').map(({ line }) => line);
+  assert.deepEqual(lines, SUCCESS.log);
+});
+
 test('a snapshot that fails is the engine’s fault, and no version is talked about', async () => {
   api.intercept = ({ path: at }, response) => {
     if (!at.endsWith('/publish')) return false;
