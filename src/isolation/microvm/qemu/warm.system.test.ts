@@ -86,6 +86,13 @@ describe('warm builders in QEMU', { skip }, () => {
     assert.ok((await readdir(cache.dir)).includes('cache.img'));
   });
 
+  it('the network opens with the job: packages come through its proxy', async () => {
+    await ready();
+    const { waited, output } = await build('npm view ms version');
+    assert.ok(waited);
+    assert.match(output, /^\d+\.\d+\.\d+$/m);
+  });
+
   it('a build without a cache sees none', async () => {
     await ready();
     const { waited, output } = await build('echo "cache:$KILN_CACHE_DIR"; ls /cache; true');
