@@ -9,7 +9,7 @@ import { countPause, type DiskWatch, watchDisk } from './disk.ts';
 import type { ExitReason, Machine, MachineExit, MachineSpec } from './driver.ts';
 import type { Host, Prepared } from './host.ts';
 import { readProc } from './marks.ts';
-import { CHANNEL_FD, LISTEN_CODE, NODE_INSIDE, type Outlet } from './network/outlet.ts';
+import { CHANNEL_FD, NODE_INSIDE, type Outlet } from './network/outlet.ts';
 import { type Output, openOutput } from './output.ts';
 import { killTree, makeTree, type ProcessRow, type ProcessTree, signal, strike } from './processes.ts';
 import { checkSpec, removeTree } from './scratch.ts';
@@ -55,8 +55,11 @@ const LISTEN_SCRIPT = `env -i NODE_CHANNEL_FD=${CHANNEL_FD} "$3" -e "$4" >&2 && 
  * (network/outlet.ts); should that fail, the machine does not start. The priority is not a courtesy: a fork bomb of equal
  * priority takes so many shares of the processors that the watchdog does not get to run (measured: 98 s).
  */
-export function shellArguments(spec: Pick<MachineSpec, 'command' | 'kind'>, outlet = false): string[] {
-  const [script, ...listen] = outlet ? [LISTEN_SCRIPT, NODE_INSIDE, LISTEN_CODE] : [STARTED_SCRIPT];
+export function shellArguments(
+  spec: Pick<MachineSpec, 'command' | 'kind'>,
+  outlet: Outlet | null = null,
+): string[] {
+  const [script, ...listen] = outlet ? [LISTEN_SCRIPT, NODE_INSIDE, outlet.listen_code] : [STARTED_SCRIPT];
   return ['/bin/sh', '-c', script!, 'sh', spec.kind === 'instance' ? '5' : '15', spec.command, ...listen];
 }
 

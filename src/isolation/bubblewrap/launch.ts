@@ -78,7 +78,7 @@ export function bubblewrapLaunch(o: {
     ...o.limit_arguments,
     o.bwrap,
     ...['--args', '4', '--'],
-    ...shellArguments(o.spec, o.outlet !== null),
+    ...shellArguments(o.spec, o.outlet),
   ] as [string, ...string[]];
   return {
     file,

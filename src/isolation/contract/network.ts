@@ -108,6 +108,26 @@ export function networkCases(bench: () => Bench): void {
     assert.match(none.stderr(), /\[kiln\] network: localhost:\d+ is refused/);
   });
 
+  it('a service of the host’s loopback that was named is at the same port inside', async (t: TestContext) => {
+    if (!bench().driver.capabilities.limits_network || bench().driver.base_image)
+      return t.skip(`${bench().driver.name} brings nobody to a loopback but through its proxy`);
+    const [named, other] = [createServer((s) => s.end('mirror')), createServer((s) => s.end('ESCAPED'))];
+    for (const server of [named, other]) await once(server.listen(0, '127.0.0.1'), 'listening');
+    const [port, hidden] = [named, other].map((server) => (server.address() as AddressInfo).port);
+    const connect = (at: number | undefined) =>
+      `node -e "require('net').connect(${at},'localhost').on('data',d=>console.log(''+d)).on('error',e=>console.log('refused'))"`;
+    const script = `${connect(port)}; ${connect(hidden)}`;
+    const { stdout, exit } = await run(script, 'registries', [`127.0.0.1:${port}`]);
+    const none = await run(script, 'none', [`127.0.0.1:${port}`]);
+    for (const server of [named, other]) server.close();
+    assert.equal(stdout(), 'mirror\nrefused\n');
+    assert.deepEqual(
+      exit.hosts?.map((one) => [one.host, one.port, one.connections, one.bytes_in]),
+      [['127.0.0.1', port, 1, 6]],
+    );
+    assert.equal(none.stdout(), 'refused\nrefused\n');
+  });
+
   claimed("Node's own fetch goes through the proxy, whatever its version", async () => {
     const script = `fetch('https://somewhere.example/').catch((error) => console.log(String(error.cause)))`;
     const { stdout, exit } = await run(`node -e "${script}"`, 'none');

@@ -35,6 +35,10 @@ export async function openEgress(o: EgressOptions): Promise<Egress> {
       if (!proxy.closed && proxy.incoming.size < limits.connections) server.emit('connection', socket);
       else socket.destroy();
     },
+    relay(socket, target) {
+      if (proxy.closed || proxy.incoming.size >= limits.connections) return void socket.destroy();
+      proxy.relay(socket, target).catch(() => socket.destroy());
+    },
     contacts: contacts.list,
     close: () => proxy.close(),
   };
@@ -129,6 +133,14 @@ class EgressProxy {
     if (client.destroyed) return void dialed.socket.destroy();
     client.write('HTTP/1.1 200 Connection established\r\n\r\n');
     if (head.length > 0) dialed.socket.write(head);
+    join(client, dialed.socket, Math.min(this.limits.half_open_ms, this.limits.idle_ms));
+  }
+
+  async relay(client: Socket, target: Target): Promise<void> {
+    this.watch(client, this.incoming);
+    const dialed = await this.reach(target, 'https');
+    if (!dialed.ok) return void client.destroy();
+    if (client.destroyed) return void dialed.socket.destroy();
     join(client, dialed.socket, Math.min(this.limits.half_open_ms, this.limits.idle_ms));
   }
 

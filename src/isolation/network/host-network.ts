@@ -1,6 +1,7 @@
 import { BlockList, isIP, isIPv4 } from 'node:net';
 import type { DriverOptions } from '../driver.ts';
 import type { RegistrySettings } from '../registry.ts';
+import { reachOf } from './address.ts';
 import { hostOf, type Target } from './rules.ts';
 
 /** What the host's own settings say about the way out: whoever configured them allows it. */
@@ -46,8 +47,13 @@ export function readHostNetwork(
   const direct = noProxy(read('NO_PROXY'));
   return {
     registries: [...new Set(registries)],
-    upstream: (target, scheme) => (direct(target) ? null : proxies[scheme]),
+    upstream: (target, scheme) => (isLoopback(target) || direct(target) ? null : proxies[scheme]),
   };
+}
+
+/** Another machine's proxy has a loopback of its own. */
+function isLoopback({ host }: Target): boolean {
+  return host === 'localhost' || reachOf(host) === 'local';
 }
 
 function namedHosts(text: string): string[] {

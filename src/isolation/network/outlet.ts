@@ -5,14 +5,20 @@ import type { MachineSpec } from '../driver.ts';
 import { openEgress } from './egress.ts';
 import type { HostNetwork } from './host-network.ts';
 import { type HostContact, OPEN_NETWORK, proxyEnvironment } from './policy.ts';
+import { loopbackServices } from './rules.ts';
 
 /**
  * How a machine with a network namespace of its own reaches its proxy, without a process in between: before the
  * command starts, a short run of Node inside listens on the machine's loopback, hands the listening socket to the
  * engine over its IPC channel, and is gone. From then on the engine itself accepts what comes to that socket;
  * it lives in the machine's network although it is held outside, and nothing inside can be killed or counted.
+ *
+ * Services on the host's own loopback that its operator named (a package mirror) have a socket each, at the same port of
+ * the machine's loopback: nobody asks a proxy for what is on localhost.
  */
 export interface Outlet {
+  /** For `node -e`, before the command: about 40 ms of processor time. */
+  listen_code: string;
   /** Takes the listening socket when it comes. */
   attach(child: ChildProcess): void;
   contacts(): HostContact[];
@@ -30,12 +36,23 @@ export const FETCH_PROXY = {
 } as const;
 /** Descriptor of the channel; closed before the command starts. */
 export const CHANNEL_FD = 5;
-/** For `node -e`: about 40 ms of processor time. `process.send` is there because NODE_CHANNEL_FD says where. */
-export const LISTEN_CODE = `const s=require('net').createServer().listen(${PORT},'127.0.0.1',()=>process.send(0,s,()=>process.exit()))`;
+const MOST_RELAYS = 8;
+
+/**
+ * Sends a socket per port, that of the proxy last. Of the others one that cannot be had is left out. `process.send` is
+ * there because NODE_CHANNEL_FD says where.
+ */
+const listenCode = (ports: readonly number[]) =>
+  `const p=${JSON.stringify(ports)},l=p.length,go=(i)=>{const s=require('net').createServer();if(i<l)s.on('error',()=>go(i+1));` +
+  `s.listen(i<l?p[i]:${PORT},'127.0.0.1',()=>process.send(i,s,()=>i<l?go(i+1):process.exit()))};go(0)`;
 
 export async function openOutlet(spec: MachineSpec, host: HostNetwork): Promise<Outlet> {
+  const policy = spec.network ?? OPEN_NETWORK;
+  const relayed = loopbackServices(policy, host.registries)
+    .filter(({ port }) => port !== PORT)
+    .slice(0, MOST_RELAYS);
   const egress = await openEgress({
-    ...{ policy: spec.network ?? OPEN_NETWORK, socket_path: null, host },
+    ...{ policy, socket_path: null, host },
     on_refused(line) {
       try {
         spec.on_output('stderr', Buffer.from(`[kiln] ${line}\n`));
@@ -44,25 +61,31 @@ export async function openOutlet(spec: MachineSpec, host: HostNetwork): Promise<
       }
     },
   });
-  let server: Server | null = null;
+  const servers = new Map<unknown, Server>();
   let closed = false;
   function attach(child: ChildProcess): void {
-    child.on('message', (_, handle: unknown) => {
-      // The command has not started, but a library that its environment preloads may have: one socket, no more.
-      if (server === null && !closed && handle instanceof Server) {
-        server = handle.on('error', () => undefined);
-        server.on('connection', (socket: Socket) => egress.serve(socket));
+    child.on('message', (index: unknown, handle: unknown) => {
+      const target = relayed[index as number];
+      const known = target !== undefined || index === relayed.length;
+      // The command has not started, but a library that its environment preloads may have: one socket each, no more.
+      if (known && !servers.has(index) && !closed && handle instanceof Server) {
+        servers.set(index, handle);
+        handle.on('error', () => undefined);
+        handle.on('connection', (socket: Socket) =>
+          target === undefined ? egress.serve(socket) : egress.relay(socket, target),
+        );
       } else if (handle instanceof Server) handle.close();
       else (handle as Socket | undefined)?.destroy?.();
-      if (child.connected) child.disconnect();
+      if (target === undefined && child.connected) child.disconnect();
     });
   }
   return {
+    listen_code: listenCode(relayed.map(({ port }) => port)),
     attach,
     contacts: egress.contacts,
     async close() {
       closed = true;
-      server?.close();
+      for (const server of servers.values()) server.close();
       await egress.close();
     },
   };

@@ -25,6 +25,8 @@ export interface Egress {
   socket_path: string | null;
   /** A connection of the machine that came another way. */
   serve(socket: Socket): void;
+  /** A connection whose target is settled already: if the policy lets it, bytes go both ways; else it ends. */
+  relay(socket: Socket, target: { host: string; port: number }): void;
   /** What was asked for so far; stays readable after `close`. */
   contacts(): HostContact[];
   close(): Promise<void>;

@@ -96,6 +96,17 @@ export function makeRules(policy: NetworkPolicy, registries: readonly string[]):
   return { host, addresses };
 }
 
+const LOOPBACK_NAMES: ReadonlySet<string> = new Set(['localhost', '127.0.0.1', '::1']);
+
+/** Services of the host's own loopback that a policy names with their port; one per port. */
+export function loopbackServices(policy: NetworkPolicy, registries: readonly string[]): Target[] {
+  if (policy.mode === 'none') return [];
+  const services = new Map<number, Target>();
+  for (const { host, port } of [...policy.allow, ...registries].map(parseRule))
+    if (port !== null && LOOPBACK_NAMES.has(host) && !services.has(port)) services.set(port, { host, port });
+  return [...services.values()];
+}
+
 const REACH_NAMES: Record<Reach, string> = {
   public: 'its address is public',
   private: 'its address is in a private range',
