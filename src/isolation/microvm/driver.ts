@@ -9,7 +9,7 @@ import { makeScanner } from '../processes.ts';
 import { forKind, type RegistrySettings, readRegistrySettings } from '../registry.ts';
 import { checkSpec, removeTree } from '../scratch.ts';
 import { dataKey, sweepMachines } from '../sweep.ts';
-import { makeOutput, makeScratch, padDrive, returnCache, takeCache } from './drives.ts';
+import { makeOutput, makeScratch, padDrive, returnCache, rootDrives, takeCache } from './drives.ts';
 import { namedFiles, packInput } from './exchange.ts';
 import { BUILD_USER, type Job, jobFiles } from './guest/job.ts';
 import type { Hypervisor, VmDrive, VmSpec } from './hypervisor.ts';
@@ -191,9 +191,9 @@ class Start {
     const output_bytes = await makeOutput(path('output'), scratch_bytes, user);
     const folder = this.cache();
     const cache = folder ? await takeCache(folder, dir, user) : null;
-    const root = await (o.base_image?.squashfs() ?? Promise.resolve(o.image!.rootfs_squashfs));
+    const root = (await o.base_image?.squashfs()) ?? [o.image!.rootfs_squashfs];
     const drives: VmDrive[] = [
-      { name: 'root', path: root, read_only: true },
+      ...rootDrives(root),
       { name: 'scratch', path: path('scratch'), read_only: false },
       { name: 'input', path: path('input'), read_only: true },
       { name: 'output', path: path('output'), read_only: false },
