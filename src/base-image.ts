@@ -45,7 +45,7 @@ export async function openBaseImage(o: BaseImageOptions): Promise<MachineImage |
   const digest = await fromBuilder(o, objects, o.builder);
   const image = await openImage(objects, digest, { images_dir: o.images_dir });
   const { rootfs_squashfs } = o.builder;
-  return { ...image, squashfs: async () => rootfs_squashfs };
+  return { ...image, squashfs: async () => [rootfs_squashfs] };
 }
 
 function fromBuilder(o: BaseImageOptions, objects: ObjectStore, builder: BuilderImage): Promise<string> {

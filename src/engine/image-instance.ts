@@ -32,7 +32,10 @@ export async function startImage(
   log.note(
     `starting image sha256:${release.sha256.slice(0, 12)} in ${ctx.runtime.name}, port ${guest_port} on ${host_port}`,
   );
-  const image = await openImage(ctx.objects, `sha256:${release.sha256}`, { images_dir: ctx.folders.images });
+  const image = await openImage(ctx.objects, `sha256:${release.sha256}`, {
+    images_dir: ctx.folders.images,
+    base: ctx.builder.base_image ?? null,
+  });
   return ctx.runtime.start({
     id: instance.id,
     deployment_id: version.deployment_id,

@@ -13,6 +13,9 @@ export interface MachineImage {
   blob(digest: string): Promise<Readable>;
   /** What `docker load` takes: a tar of manifest.json, config and layers. Image id = digest of the config. */
   dockerArchive(): Readable;
-  /** Path of a read-only squashfs of the flattened layers; made on first use, kept by digest. */
-  squashfs(): Promise<string>;
+  /**
+   * Paths of read-only squashfs files that make up the root, bottom first: each is laid over those before it, with
+   * overlayfs's whiteouts. Made on first use; what several images have below is one file.
+   */
+  squashfs(): Promise<string[]>;
 }

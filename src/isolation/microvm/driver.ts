@@ -41,7 +41,7 @@ export function microvmDriver(
   const search_path = o.host_env.PATH ?? '';
   const scanner = makeScanner();
   const running = new Set<string>();
-  const rootImage = () => o.base_image?.squashfs() ?? Promise.resolve(o.image!.rootfs_squashfs);
+  const rootFiles = async () => (await o.base_image?.squashfs()) ?? [o.image!.rootfs_squashfs];
   let registry: Promise<RegistrySettings> | undefined;
 
   const hosts = new Map<Hypervisor, VmHost>();
@@ -61,7 +61,7 @@ export function microvmDriver(
     const from_host = await settings(spec.kind);
     if (running.has(spec.id)) throw new Error(`machine ${spec.id} is running already`);
     running.add(spec.id);
-    const start = new Start({ ...o, rootImage }, host, spec, from_host, (vm_id) => {
+    const start = new Start({ ...o, rootFiles }, host, spec, from_host, (vm_id) => {
       running.delete(spec.id);
       if (vm_id !== null) running.delete(vm_id);
     });
@@ -74,7 +74,7 @@ export function microvmDriver(
     );
     return tested;
   };
-  const around = { warm: o.warm, root: rootImage, vcpus: o.vcpus ?? VCPUS, ids: running };
+  const around = { warm: o.warm, root: rootFiles, vcpus: o.vcpus ?? VCPUS, ids: running };
   const keeper = keepWarm(around, async () => {
     const { hypervisor } = await test();
     return hypervisor && openHost(hypervisor);

@@ -23,6 +23,11 @@ export const GUEST_OVERHEAD_BYTES = 192 * MIB;
 
 type User = VmSpec['user'];
 
+/** What the root file system is made of, bottom first. */
+export function rootDrives(squashfs: readonly string[]): VmDrive[] {
+  return squashfs.map((path, i) => ({ name: i === 0 ? 'root' : `root${i + 1}`, path, read_only: true }));
+}
+
 /** A sparse file of a size; costs nothing until it is written. */
 export async function makeSparse(path: string, bytes: number, user: User): Promise<void> {
   await (await open(path, 'wx', 0o600)).close();

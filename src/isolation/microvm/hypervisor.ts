@@ -10,8 +10,10 @@ import type { SelfTest } from '../driver.ts';
 import type { CpioEntry } from './builder-image/initramfs.ts';
 
 export interface VmDrive {
-  /** The guest finds its drives by these; see `Hypervisor.drive_names`. */
-  name: 'root' | 'scratch' | 'input' | 'output' | 'cache';
+  /**
+   * The guest finds its drives by these; see `Hypervisor.drive_names`. `root2` is laid over `root`, `root3` over both.
+   */
+  name: 'root' | `root${number}` | 'scratch' | 'input' | 'output' | 'cache';
   /** Absolute host path of a raw image or file; its length (a multiple of 512) is the size of the drive. */
   path: string;
   read_only: boolean;

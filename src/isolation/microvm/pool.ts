@@ -33,7 +33,7 @@ const CLOSE_POLL_MS = 100;
 export function openWarmPool(o: {
   host: VmHost;
   warm: WarmOptions;
-  root: () => Promise<string>;
+  root: () => Promise<string[]>;
   vcpus: number;
   ids: Set<string>;
 }): WarmPool {

@@ -7,7 +7,7 @@ import { removeTree } from '../scratch.ts';
 import { dataKey, sweepMachines } from '../sweep.ts';
 import { converse } from './conversation.ts';
 import type { MicrovmDriver } from './driver.ts';
-import { makeScratch, padDrive } from './drives.ts';
+import { makeScratch, padDrive, rootDrives } from './drives.ts';
 import { packInput } from './exchange.ts';
 import { type Job, jobFiles } from './guest/job.ts';
 import type { Hypervisor, VmChannel, VmDrive, VmRecord } from './hypervisor.ts';
@@ -42,7 +42,7 @@ interface InstanceRecord {
 }
 
 /**
- * Instances of OCI releases as virtual machines: the image is the root (a squashfs below an overlay on a scratch
+ * Instances of OCI releases as virtual machines: the image is the root (its squashfs files below an overlay on a scratch
  * disk), its own command runs as its own user, and a port of 127.0.0.1 leads to it. A VM goes on when the engine
  * ends; the next one finds it by its record and reads its output from where the last one stopped.
  *
@@ -217,7 +217,7 @@ async function makeDrives(
   await padDrive(path('input'), user);
   const scratch_bytes = await makeScratch(path('scratch'), spec.limits.disk_bytes, user);
   const drives: VmDrive[] = [
-    { name: 'root', path: await spec.image.squashfs(), read_only: true },
+    ...rootDrives(await spec.image.squashfs()),
     { name: 'scratch', path: path('scratch'), read_only: false },
     { name: 'input', path: path('input'), read_only: true },
   ];

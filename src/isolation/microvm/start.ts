@@ -15,6 +15,7 @@ import {
   makeScratch,
   padDrive,
   returnCache,
+  rootDrives,
   takeCache,
 } from './drives.ts';
 import { namedFiles, packInput } from './exchange.ts';
@@ -41,7 +42,7 @@ const HOST_FOLDERS = [
 
 /** The steps from a spec to a running machine; whatever fails on the way leaves nothing behind. */
 export class Start {
-  readonly o: MicrovmOptions & { rootImage: () => Promise<string> };
+  readonly o: MicrovmOptions & { rootFiles: () => Promise<string[]> };
   readonly host: VmHost;
   readonly spec: MachineSpec;
   readonly registry: RegistrySettings;
@@ -166,7 +167,7 @@ export class Start {
     const cache = folder ? await takeCache(folder, dir, user) : null;
     this.has_cache = cache !== null;
     const drives: VmDrive[] = [
-      { name: 'root', path: await o.rootImage(), read_only: true },
+      ...rootDrives(await o.rootFiles()),
       { name: 'scratch', path: path('scratch'), read_only: false },
       { name: 'input', path: path('input'), read_only: true },
       { name: 'output', path: path('output'), read_only: false },

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { removeTree } from '../scratch.ts';
-import { makeOutput, makeScratch, makeSparse } from './drives.ts';
+import { makeOutput, makeScratch, makeSparse, rootDrives } from './drives.ts';
 import type { GuestEvent } from './guest/protocol.ts';
 import type { VmDrive, VmSpec } from './hypervisor.ts';
 import { type BootedVm, bootVm, endVm, makeVmDir, type VmHost } from './vm-host.ts';
@@ -34,7 +34,7 @@ export async function bootWarmVm(o: {
   host: VmHost;
   id: string;
   shape: WarmShape;
-  root: () => Promise<string>;
+  root: () => Promise<string[]>;
   vcpus: number;
 }): Promise<WarmVm> {
   const { host, id, shape } = o;
@@ -53,7 +53,7 @@ export async function bootWarmVm(o: {
     const booted = await bootVm(host, {
       ...{ id, dir, user, vcpus: o.vcpus, memory_bytes: shape.memory_bytes },
       drives: [
-        { name: 'root', path: await o.root(), read_only: true },
+        ...rootDrives(await o.root()),
         ...[drive('scratch'), drive('input', true), drive('output')],
         ...(shape.cache_bytes > 0 ? [drive('cache')] : []),
       ],

@@ -11,7 +11,7 @@ import type { MachineImage } from '../../isolation/image.ts';
 import { packTree } from '../../source/pack.ts';
 import type { ObjectStore } from '../../store/objects/port.ts';
 import { writeLayer } from './layer-file.ts';
-import { asOciLayer, hostArchitecture } from './manifest.ts';
+import { asOciLayer, BASE_DIGEST, hostArchitecture } from './manifest.ts';
 import {
   digestOfFile,
   hasBlob,
@@ -90,7 +90,7 @@ export async function assembleImage(of: Assembly): Promise<Assembled> {
     const image = await putImage(objects, {
       config: appConfig(base.config, run, `sha256:${packed.sha256}`),
       layers: [...base.manifest.layers.map(asOciLayer), layerDescriptor(layer)],
-      annotations: { 'org.opencontainers.image.base.digest': base.digest },
+      annotations: { [BASE_DIGEST]: base.digest },
     });
     return {
       digest: image.digest,

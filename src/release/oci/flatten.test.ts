@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
-import path from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { it } from 'node:test';
@@ -10,7 +8,6 @@ import { KilnError } from '../../domain/errors.ts';
 import { type Flattening, flatten } from './flatten.ts';
 import { openImage } from './image.ts';
 import { type Item, imageOf, place, type Read, readTar, sha256, tarOf } from './layers.fixtures.ts';
-import { sweepSquashfs } from './squashfs.ts';
 
 async function flat(layers: Item[][], limits: Flattening['limits'] = {}): Promise<Map<string, Read>> {
   const tars = await Promise.all(layers.map(tarOf));
@@ -204,25 +201,4 @@ it('opens an image for drivers: an archive for docker load, with zstd unpacked',
       assert.equal(sha256(Buffer.from(archive.get(entry.Layers[0])!.content)), sha256(image.tars[0]!));
     await assert.rejects(opened.blob(sha256(Buffer.from('x'))), /is no blob of the image/);
   }
-});
-
-it('sweeps root file systems of images that nobody keeps, and what a crash left', async () => {
-  await using at = await place();
-  const kept = 'a'.repeat(64);
-  const gone = 'b'.repeat(64);
-  const names = [
-    `${kept}.squashfs`,
-    `${gone}.squashfs`,
-    `${kept}.squashfs.12-0.tmp`,
-    'builder.squashfs',
-    'kernel',
-  ];
-  assert.equal(await sweepSquashfs(at.images_dir, new Set()), 0, 'no such folder yet');
-  await mkdir(at.images_dir);
-  for (const name of names) await writeFile(path.join(at.images_dir, name), '');
-  assert.equal(await sweepSquashfs(at.images_dir, new Set([`sha256:${kept}`])), 2);
-  assert.deepEqual(
-    (await readdir(at.images_dir)).sort(),
-    [`${kept}.squashfs`, 'builder.squashfs', 'kernel'].sort(),
-  );
 });

@@ -2,12 +2,16 @@
  * The layers of an image as one tar. Two passes over each layer: the first finds out which entries are still there in
  * the end (layer-tree.ts), the second copies their contents. So nothing but names and modes is held in memory, and
  * nothing is unpacked on the host. Folders and links come first, files in the order of the layers, hard links last.
+ *
+ * Or only what the upper layers make different, for a file system that is laid over one with the lower layers. What is
+ * gone then has an entry of its own, a character device 0:0, which is how overlayfs says it. A folder that hides
+ * all that was in it (opaque) needs no mark: everything that was in it is known, and is gone by name.
  */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { paddedSize } from '../../source/tar-format.ts';
 import { encodeLayerEntry, type LayerEntry, layerEntry, PADDING, TAR_END, throughTar } from './layer-tar.ts';
-import { type Inode, LayerTree, type Node, type TreeLimits } from './layer-tree.ts';
+import { copyOf, type Inode, LayerTree, type Node, type TreeLimits } from './layer-tree.ts';
 import { invalidImage } from './manifest.ts';
 
 export interface Flattening {
@@ -16,7 +20,11 @@ export interface Flattening {
     diff_id: string | null;
     /** Called twice. */
     open(): Promise<Readable>;
+    /** What `layerHeaders` gave of it: spares the first reading, and for layers below as a rule the second. */
+    headers?(): Promise<Readable>;
   }[];
+  /** Of the layers, the lowest so many are in another file system, below the one that is made of this tar. Default 0. */
+  below?: number;
   limits?: Partial<TreeLimits>;
 }
 
@@ -34,8 +42,12 @@ async function* flattened(of: Flattening): AsyncGenerator<Buffer> {
   const limits = { ...LIMITS, ...of.limits };
   const tree = new LayerTree(limits);
   let left = limits.max_bytes;
-  for (const layer of of.layers) left -= await readTree(tree, layer, left);
-  const { heads, files, links } = plan(tree.root);
+  let below: Node | null = null;
+  for (const [i, layer] of of.layers.entries()) {
+    if (i > 0 && i === of.below) below = copyOf(tree.root);
+    left -= await readTree(tree, layer, left);
+  }
+  const { heads, files, links } = plan(tree.root, below);
   yield* encoded(heads);
   for (const [i, layer] of of.layers.entries()) {
     const wanted = files.get(i);
@@ -52,7 +64,7 @@ function* encoded(entries: LayerEntry[]): Generator<Buffer> {
     yield Buffer.concat(entries.slice(i, i + BATCH).map(encodeLayerEntry));
 }
 
-/** Answers the size of the uncompressed layer. */
+/** Answers the size of what was read: the uncompressed layer, or its headers. */
 async function readTree(
   tree: LayerTree,
   layer: Flattening['layers'][number],
@@ -70,15 +82,37 @@ async function readTree(
     seen += chunk.length;
     hash.update(chunk);
   };
-  for await (const _ of throughTar(await layer.open(), receiver, { out: [], max_bytes, on_chunk }));
-  const diff_id = `sha256:${hash.digest('hex')}`;
-  if (layer.diff_id !== null && layer.diff_id !== diff_id)
-    throw invalidImage(`A layer unpacks to ${diff_id}, but the configuration says ${layer.diff_id}`);
+  const read = layer.headers ? await layer.headers() : await layer.open();
+  for await (const _ of throughTar(read, receiver, { out: [], max_bytes, on_chunk }));
+  if (!layer.headers) checkDiffId(hash, layer.diff_id);
   return seen;
 }
 
+function checkDiffId(hash: Hash, said: string | null): void {
+  const diff_id = `sha256:${hash.digest('hex')}`;
+  if (said !== null && said !== diff_id)
+    throw invalidImage(`A layer unpacks to ${diff_id}, but the configuration says ${said}`);
+}
+
+/** A layer without its contents, as a tar of its own: all that is needed to tell what other layers make of it. */
+export async function* layerHeaders(layer: Readable, diff_id: string): AsyncGenerator<Buffer> {
+  const hash = createHash('sha256');
+  const out: Buffer[] = [];
+  const receiver = {
+    entry: (...[entry, raw]: Parameters<typeof layerEntry>) => {
+      out.push(encodeLayerEntry({ ...layerEntry(entry, raw), size: 0 }));
+    },
+    data: () => {},
+    entryEnd: () => {},
+  };
+  const { max_bytes } = LIMITS;
+  yield* throughTar(layer, receiver, { out, max_bytes, on_chunk: (chunk) => hash.update(chunk) });
+  checkDiffId(hash, diff_id);
+  yield TAR_END;
+}
+
 interface Plan {
-  /** Folders, symbolic links, FIFOs; parents first. */
+  /** Folders, symbolic links, FIFOs, and what is gone; parents first. */
   heads: LayerEntry[];
   /** Contents to copy: by layer, then by number of the entry. */
   files: Map<number, Map<number, LayerEntry>>;
@@ -86,25 +120,59 @@ interface Plan {
   links: LayerEntry[];
 }
 
-function plan(root: Node): Plan {
+/** Everything, or what is different from `below`. A folder on the way to a change is named, too: it is laid over the other. */
+function plan(root: Node, below: Node | null): Plan {
   const out: Plan = { heads: [], files: new Map(), links: [] };
   const named = new Map<Inode, string>();
-  const visit = (node: Node, path: string) => {
-    const { inode } = node;
-    const entry = { ...inode.entry, name: path };
-    const first = named.get(inode);
-    if (entry.type !== 'file') out.heads.push(path === '' ? { ...entry, name: './' } : entry);
-    else if (first !== undefined) out.links.push({ ...entry, type: 'hardlink', size: 0, link: first });
-    else {
-      named.set(inode, path);
-      if (!out.files.has(inode.layer)) out.files.set(inode.layer, new Map());
-      out.files.get(inode.layer)!.set(inode.ordinal, entry);
-    }
-    for (const name of [...(node.children?.keys() ?? [])].sort())
-      visit(node.children!.get(name)!, path === '' ? name : `${path}/${name}`);
+  let planned = 0;
+  const head = (entry: LayerEntry) => {
+    out.heads.push(entry);
+    planned++;
   };
-  visit(root, '');
+  const file = (inode: Inode, entry: LayerEntry) => {
+    planned++;
+    const first = named.get(inode);
+    if (first !== undefined) {
+      out.links.push({ ...entry, type: 'hardlink', size: 0, link: first });
+      return;
+    }
+    named.set(inode, entry.name);
+    if (!out.files.has(inode.layer)) out.files.set(inode.layer, new Map());
+    out.files.get(inode.layer)!.set(inode.ordinal, entry);
+  };
+  const visit = (node: Node, path: string, under: Node | undefined) => {
+    const { inode, children } = node;
+    const entry = { ...inode.entry, name: path === '' ? './' : path };
+    const is_new = inode !== under?.inode;
+    if (!children) {
+      if (is_new && entry.type === 'file') file(inode, entry);
+      else if (is_new) head(entry);
+      return;
+    }
+    head(entry);
+    const before = planned;
+    const hidden = under?.children;
+    for (const name of namesOf(children, hidden)) {
+      const full = path === '' ? name : `${path}/${name}`;
+      const child = children.get(name);
+      if (child) visit(child, full, hidden?.get(name));
+      else head({ ...GONE, name: full });
+    }
+    if (is_new || planned > before || path === '') return;
+    out.heads.pop();
+    planned--;
+  };
+  visit(root, '', below ?? undefined);
   return out;
+}
+
+const GONE: LayerEntry = {
+  ...{ name: '', type: 'device', size: 0, link: '', mode: 0, uid: 0, gid: 0, mtime_s: 0, xattrs: new Map() },
+  device: { type: '3', major: 0, minor: 0 },
+};
+
+function namesOf(children: ReadonlyMap<string, Node>, hidden: ReadonlyMap<string, Node> | null | undefined) {
+  return [...new Set([...children.keys(), ...(hidden?.keys() ?? [])])].sort();
 }
 
 async function* contents(
@@ -116,8 +184,9 @@ async function* contents(
   let ordinal = 0;
   let copying: LayerEntry | undefined;
   const receiver = {
-    entry: () => {
-      copying = wanted.get(ordinal++);
+    entry: ({ size }: { size: number }) => {
+      const found = wanted.get(ordinal++);
+      copying = found && { ...found, size }; // headers do not say it
       if (copying) out.push(encodeLayerEntry(copying));
     },
     data: (piece: Buffer) => {

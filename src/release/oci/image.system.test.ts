@@ -9,9 +9,10 @@ import { it } from 'node:test';
 import { promisify } from 'node:util';
 import fc from 'fast-check';
 import { assembleImage } from './assemble.ts';
-import { exportOciLayout, openImage } from './image.ts';
+import { exportOciLayout, imageFileNames, openImage } from './image.ts';
 import { type Item, imageOf, type Place, place } from './layers.fixtures.ts';
-import { digestOfFile } from './store.ts';
+import { sweepRootFiles } from './squashfs.ts';
+import { blobKey, digestOfFile } from './store.ts';
 
 const MAX_MS = 60_000;
 const run = async (tool: string, ...args: string[]) =>
@@ -86,10 +87,10 @@ it('makes one squashfs of an image, the same every time', { timeout: MAX_MS }, a
   await using at = await place();
   const image = await opened(at, BASE);
   const paths = await Promise.all([image.squashfs(), image.squashfs(), image.squashfs()]);
-  assert.deepEqual(await readdir(at.images_dir), [`${image.digest.slice(7)}.squashfs`]);
-  const file = paths[0]!;
+  const file = paths[0]![0]!;
+  assert.deepEqual(await readdir(at.images_dir), [path.basename(file)]);
   const before = await stat(file);
-  assert.equal(await image.squashfs(), file);
+  assert.deepEqual(await image.squashfs(), [file]);
   assert.equal((await stat(file)).ino, before.ino, 'made once');
   const digest = await digestOfFile(file);
   const listing = await run('unsquashfs', '-lln', file);
@@ -106,6 +107,60 @@ it('makes one squashfs of an image, the same every time', { timeout: MAX_MS }, a
   await rm(file);
   await image.squashfs();
   assert.equal(await digestOfFile(file), digest);
+});
+
+it('makes the file of a base once, and a small one of each release on it', { timeout: MAX_MS }, async () => {
+  await using at = await place();
+  const stored = await imageOf(at.objects, BASE, { coding: 'gzip' });
+  const base = await openImage(at.objects, stored.digest, { images_dir: at.images_dir });
+  const release = async (name: string) => {
+    const root = path.join(at.dir, name);
+    await mkdir(root);
+    await writeFile(path.join(root, 'server.js'), `serve(${name})`);
+    const of = { command: 'node server.js', cwd: '/workspace', env: {}, port: 80, user: null, labels: {} };
+    const made = await assembleImage({
+      ...{ objects: at.objects, tmp_dir: at.tmp_dir, base, root, prefix: 'workspace/', run: of, name },
+      max_bytes: 1e6,
+    });
+    return openImage(at.objects, made.digest, { images_dir: at.images_dir, base });
+  };
+  const [one, second] = [await release('first'), await release('second')];
+  const first = await one.squashfs();
+  assert.deepEqual(first.slice(0, 1), await base.squashfs());
+  for (const layer of stored.manifest.layers) await rm(path.join(at.dir, 'objects', blobKey(layer.digest)));
+  const files = await second.squashfs();
+  assert.deepEqual([files.length, files[0]], [2, first[0]]);
+  assert.notEqual(files[1], first[1]);
+  const listing = await run('unsquashfs', '-lc', files[1]!);
+  assert.deepEqual(listing.trim().split('\n'), ['squashfs-root/workspace/server.js']);
+  assert.equal(await run('unsquashfs', '-cat', files[1]!, 'workspace/server.js'), 'serve(second)');
+  assert.deepEqual(
+    await (await openImage(at.objects, second.digest, { images_dir: at.images_dir, base: null })).squashfs(),
+    files,
+    'also when builds start from no or another base by now',
+  );
+  const names = await imageFileNames(at.objects, second.digest, base);
+  assert.equal(await sweepRootFiles(at.images_dir, new Set(names)), 1, 'the file of the first');
+  assert.deepEqual((await readdir(at.images_dir)).sort(), [...new Set(names)].sort());
+});
+
+it('has whiteouts as overlayfs wants them', { timeout: MAX_MS }, async () => {
+  await using at = await place();
+  const above = [
+    { name: 'etc/' },
+    { name: 'etc/.wh..wh..opq' },
+    { name: 'usr/lib/' },
+    { name: 'usr/lib/.wh.libc.so' },
+  ];
+  const stored = await imageOf(at.objects, [...BASE, above]);
+  const base = await imageOf(at.objects, BASE);
+  const known = await openImage(at.objects, base.digest, { images_dir: at.images_dir });
+  const image = await openImage(at.objects, stored.digest, { images_dir: at.images_dir, base: known });
+  const [, upper, ...more] = await image.squashfs();
+  assert.deepEqual(more, []);
+  const listing = await run('unsquashfs', '-lln', upper!);
+  assert.match(listing, /^c--------- 0\/0 +0, +0 .*squashfs-root\/usr\/lib\/libc\.so$/m);
+  assert.doesNotMatch(listing, /shadow|\.wh\.|bin/);
 });
 
 it('leaves no squashfs of an image that is broken', { timeout: MAX_MS }, async () => {
@@ -150,8 +205,8 @@ it('agrees with umoci about what layers give', { timeout: 4 * MAX_MS }, async (t
       );
       const out = path.join(at.dir, 'ours');
       const ours = await image.squashfs().then(
-        async (file) => {
-          await run('unsquashfs', '-d', out, file);
+        async ([file]) => {
+          await run('unsquashfs', '-d', out, file!);
           return listed(out);
         },
         () => null,

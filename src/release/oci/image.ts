@@ -5,9 +5,8 @@ import type { MachineImage } from '../../isolation/image.ts';
 import { zstdDecoded } from '../../source/zstd.ts';
 import type { ObjectStore } from '../../store/objects/port.ts';
 import { type ArchiveFile, archiveOf } from './archive-file.ts';
-import { flatten } from './flatten.ts';
+import { type KnownBase, rootFileNames, rootFiles, splitRoot } from './machine-root.ts';
 import { layerCoding } from './manifest.ts';
-import { squashfsOf } from './squashfs.ts';
 import { getBlob, getDocument, readImage, type StoredImage } from './store.ts';
 
 /**
@@ -19,6 +18,11 @@ export async function openImage(
   digest: string,
   o: {
     images_dir: string;
+    /**
+     * With it, the root of a machine is a file of the base and one of what the image has on top, wherever the image shows
+     * its base; null: there is no base today. Without, it is one file whatever the image was made from.
+     */
+    base?: KnownBase | null;
     /** Of the uncompressed layers together, when they are flattened. */
     max_bytes?: number;
   },
@@ -39,25 +43,23 @@ export async function openImage(
     blob,
     dockerArchive: () => dockerArchive(image, (of) => blob(of.digest)),
     squashfs: () =>
-      squashfsOf({
-        digest,
+      rootFiles({
+        image: { manifest, config, blob },
+        split: o.base === undefined ? { below: [], above: config.rootfs.diff_ids } : splitRoot(image, o.base),
+        base: o.base ?? null,
         images_dir: o.images_dir,
-        open: () => flattenImage({ ...image, blob }, o.max_bytes),
+        ...(o.max_bytes === undefined ? {} : { max_bytes: o.max_bytes }),
       }),
   };
 }
 
-/** What a container of the image sees as its root, as a tar. */
-export function flattenImage(
-  of: Pick<MachineImage, 'manifest' | 'config' | 'blob'>,
-  max_bytes?: number,
-): Readable {
-  const { diff_ids } = of.config.rootfs;
-  const layers = of.manifest.layers.map(({ digest }, i) => ({
-    diff_id: diff_ids[i]!,
-    open: () => of.blob(digest),
-  }));
-  return flatten({ layers, limits: max_bytes === undefined ? {} : { max_bytes } });
+/** Names of the files of an image's root in `images_dir`, whether they are there yet or not. Errors: as `openImage`. */
+export async function imageFileNames(
+  objects: ObjectStore,
+  digest: string,
+  base: KnownBase | null,
+): Promise<string[]> {
+  return rootFileNames(splitRoot(await readImage(objects, digest), base));
 }
 
 /**

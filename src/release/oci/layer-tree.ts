@@ -25,6 +25,12 @@ export interface Node {
   children: Map<string, Node> | null;
 }
 
+/** The tree as it is now: what later layers change are other nodes, but contents that stay are the same inodes. */
+export function copyOf(node: Node): Node {
+  const children = node.children && new Map([...node.children].map(([name, of]) => [name, copyOf(of)]));
+  return { ...node, children };
+}
+
 export interface TreeLimits {
   max_entries: number;
   /** Names, link targets and attributes, all of which are held in memory. */

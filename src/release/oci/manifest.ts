@@ -14,6 +14,9 @@ const MAX_LAYERS = 500;
 const MAX_TEXT = 64 * 1024;
 const MAX_ITEMS = 10_000;
 
+/** Annotation of a manifest: the digest of the image that this one was made on (OCI's own name for it). */
+export const BASE_DIGEST = 'org.opencontainers.image.base.digest';
+
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 
 const DOCKER_MEDIA_TYPES = {

@@ -1,58 +1,73 @@
-/** Root file systems for virtual machines: a read-only squashfs of an image's flattened layers, kept by its digest. */
+/** Files that root file systems are made of: each made once, whole or not at all, and removed when nobody keeps it. */
 import { spawn } from 'node:child_process';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../domain/errors.ts';
-import { hexOf } from './manifest.ts';
 
-/** Two of the same image would do the same work; the second waits for the first. */
+/** Two that need the same file would do the same work; the second waits for the first. */
 const making = new Map<string, Promise<string>>();
 let next = 0;
 
 const MAX_MAKING_MS = 30 * 60_000;
 const MAX_COMPLAINT = 4096;
+const NAME = /^([0-9a-f]{64}\.(?:squashfs|headers))(\.[\w-]+\.tmp)?$/;
 
-/** The path of the image's squashfs; `open` gives the tar and is called only when there is none yet. */
-export function squashfsOf(of: {
-  digest: string;
-  images_dir: string;
-  open: () => Readable;
-}): Promise<string> {
-  const file = path.join(of.images_dir, `${hexOf(of.digest)}.squashfs`);
+/** The path of a squashfs; `tar` gives its content and is called only when there is none yet. */
+export function makeSquashfs(images_dir: string, name: string, tar: () => Readable): Promise<string> {
+  return makeFile(images_dir, name, (out) => tar2sqfs(tar(), out));
+}
+
+/** The path of the file, which `write` makes (under another name) when there is none yet. */
+export function makeFile(
+  images_dir: string,
+  name: string,
+  write: (path: string) => Promise<void>,
+): Promise<string> {
+  const file = path.join(images_dir, name);
   const running = making.get(file);
   if (running) return running;
-  const made = make(file, of.open).finally(() => making.delete(file));
+  const made = make(file, write).finally(() => making.delete(file));
   making.set(file, made);
   return made;
 }
 
-/** Removes what was made of images that nobody keeps (digests), and what a crash left. Answers how many files. */
-export async function sweepSquashfs(images_dir: string, keep: ReadonlySet<string>): Promise<number> {
+/** Removes what nobody keeps (names), and what a crash left. Answers how many files. */
+export async function sweepRootFiles(images_dir: string, keep: ReadonlySet<string>): Promise<number> {
   let removed = 0;
   for (const name of await readdir(images_dir).catch(() => [] as string[])) {
-    const [, hex] = /^([0-9a-f]{64})\.squashfs(?:\.[\w-]+\.tmp)?$/.exec(name) ?? [];
-    if (hex === undefined) continue; // not of this module
-    const is_making = making.has(path.join(images_dir, `${hex}.squashfs`));
-    if (is_making || (keep.has(`sha256:${hex}`) && name.endsWith('.squashfs'))) continue;
-    await rm(path.join(images_dir, name), { force: true });
+    const [, whole, temporary] = NAME.exec(name) ?? [];
+    if (whole === undefined) continue; // not of this module
+    if (making.has(path.join(images_dir, whole)) || (keep.has(whole) && !temporary)) continue;
+    const file = path.join(images_dir, name);
+    // A machine that runs from it has a link of its own: removing this one would free nothing.
+    const info = await stat(file).catch(() => null);
+    if (info === null || info.nlink > 1) continue;
+    await rm(file, { force: true });
     removed++;
   }
   return removed;
 }
 
-async function make(file: string, open: () => Readable): Promise<string> {
+async function make(file: string, write: (path: string) => Promise<void>): Promise<string> {
   if (await stat(file).catch(() => null)) return file;
   await mkdir(path.dirname(file), { recursive: true });
   const temporary = `${file}.${process.pid}-${next++}.tmp`;
   try {
-    await tar2sqfs(open(), temporary);
+    await write(temporary);
+    await flush(temporary);
     await rename(temporary, file);
     return file;
   } finally {
     await rm(temporary, { force: true });
   }
+}
+
+/** Many releases start from one file: after a power cut it must not be there half. */
+async function flush(file: string): Promise<void> {
+  await using handle = await open(file, 'r');
+  await handle.sync();
 }
 
 /**

@@ -11,6 +11,7 @@ import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { findProgram } from '../../program.ts';
+import { rootDrives } from '../drives.ts';
 import type { Vm, VmNetwork, VmRecord, VmSpec } from '../hypervisor.ts';
 import { type FirecrackerHypervisor, type FirecrackerOptions, firecrackerHypervisor } from './hypervisor.ts';
 import { CHANNEL_PORTS, CONSOLE_NAME, EGRESS_PORT } from './launch.ts';
@@ -27,7 +28,7 @@ before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'kiln-vm-'));
   await writeFile(join(dir, 'vmlinux'), '\x7fELF and a kernel');
   await writeFile(join(dir, 'initramfs'), 'initramfs');
-  await writeFile(join(dir, 'root.squashfs'), Buffer.alloc(512));
+  for (const name of ['root', 'app']) await writeFile(join(dir, `${name}.squashfs`), Buffer.alloc(512));
 });
 after(() => rm(dir, { recursive: true, force: true }));
 
@@ -55,9 +56,9 @@ async function bench(
     dir: vm_dir,
     kernel: join(dir, 'vmlinux'),
     initramfs: join(dir, 'initramfs'),
-    cmdline: ['kiln.drives=root,output'],
+    cmdline: ['kiln.drives=root,root2,output'],
     drives: [
-      { name: 'root', path: join(dir, 'root.squashfs'), read_only: true },
+      ...rootDrives([join(dir, 'root.squashfs'), join(dir, 'app.squashfs')]),
       { name: 'output', path: join(vm_dir, 'output.img'), read_only: false },
     ],
     channels: o.channels ?? [{ name: 'control', to: 'socket' }],
@@ -115,7 +116,8 @@ for (const jailed of [false, true])
       assert.deepEqual(
         calls.filter((call) => call.startsWith('PUT')),
         [
-          ...['PUT /machine-config', 'PUT /boot-source', 'PUT /drives/root', 'PUT /drives/output'],
+          ...['PUT /machine-config', 'PUT /boot-source'],
+          ...['PUT /drives/root', 'PUT /drives/root2', 'PUT /drives/output'],
           ...['PUT /vsock', 'PUT /entropy', 'PUT /actions'],
         ],
       );
@@ -123,7 +125,7 @@ for (const jailed of [false, true])
       assert.deepEqual(answers.get('/boot-source'), {
         ...{ kernel_image_path: `${at}fc-kernel`, initrd_path: `${at}fc-initramfs` },
         boot_args:
-          'console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd kiln.drives=root,output',
+          'console=ttyS0 quiet reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd kiln.drives=root,root2,output',
       });
       assert.deepEqual(answers.get('/drives/output'), {
         ...{ drive_id: 'output', path_on_host: `${at}fc-drive-output` },

@@ -68,10 +68,18 @@ sysctls() {
 }
 sysctls 2>/dev/null
 
-mount -t squashfs -o ro "$(drive root)" /lower || broken 'the root file system cannot be mounted'
+# Bottom first; each lies over those before it (root, root2, …), as overlayfs lists them from the top.
+lowers=
+for name in $(echo "$drives" | tr , ' '); do
+  case $name in root*) ;; *) continue ;; esac
+  lower=/lower${name#root}
+  mkdir -p "$lower"
+  mount -t squashfs -o ro "$(drive "$name")" "$lower" || broken 'the root file system cannot be mounted'
+  lowers=$lower${lowers:+:$lowers}
+done
 mount -t ext4 -o noatime,noinit_itable "$(drive scratch)" /scratch || broken 'the scratch disk cannot be mounted'
 mkdir -p /scratch/upper /scratch/work /scratch/job /image
-mount -t overlay -o lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work overlay /image || broken 'the overlay cannot be mounted'
+mount -t overlay -o lowerdir=$lowers,upperdir=/scratch/upper,workdir=/scratch/work overlay /image || broken 'the overlay cannot be mounted'
 mkdir -p /image/proc /image/dev /image/run /image/tmp /image/sys
 mount -t proc -o nosuid,nodev,noexec proc /image/proc
 mount -t tmpfs -o nosuid,mode=755,size=64k dev /image/dev

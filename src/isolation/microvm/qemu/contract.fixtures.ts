@@ -45,7 +45,7 @@ export async function startInstance(
 ): Promise<void> {
   const image = await testImage();
   const options = { ...o, ...TEST_PARTS, image };
-  const root = { ...spec, config: spec.config, squashfs: async () => image.rootfs_squashfs };
+  const root = { ...spec, config: spec.config, squashfs: async () => [image.rootfs_squashfs] };
   await makeInstances(options, makeDriver(options)).start({
     ...spec,
     image: root as unknown as MachineImage,

@@ -7,9 +7,14 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ImageRunConfig } from '../../../domain/image.ts';
+import { flatten } from '../../../release/oci/flatten.ts';
+import { openImage } from '../../../release/oci/image.ts';
+import { type Item, readTar, imageOf as storeImage } from '../../../release/oci/layers.fixtures.ts';
+import { fileObjectStore } from '../../../store/objects/files.ts';
 import { LIMITS, until } from '../../contract/harness.ts';
 import type { MachineImage } from '../../image.ts';
 import type { ImageRuntime, InstanceSpec } from '../../runtime.ts';
@@ -46,8 +51,75 @@ function imageOf(config: ImageRunConfig): MachineImage {
     manifest: null as never,
     config: { architecture: 'amd64', os: 'linux', config, rootfs: { type: 'layers', diff_ids: [] } },
     ...{ blob: never, dockerArchive: never },
-    squashfs: async () => builder.rootfs_squashfs,
+    squashfs: async () => [builder.rootfs_squashfs],
   };
+}
+
+const file = (name: string, mode = 0o644): Item => ({ name, content: `${name}\n`, mode });
+const BASE: Item[] = [
+  { name: 'data/', mode: 0o711, uid: 5 },
+  ...[file('data/kept', 0o4755), file('data/gone'), file('data/changed'), file('data/replaced/by')],
+  ...[{ name: 'data/opaque/' }, file('data/opaque/hidden'), file('data/opaque/also/hidden')],
+  { name: 'data/link', type: 'symlink', linkname: 'real' } as Item,
+  ...[{ name: 'data/real/', uid: 7 }, file('data/real/below')],
+];
+const ABOVE: Item[][] = [
+  [
+    file('data/new'),
+    { name: 'data/.wh.gone' },
+    { ...file('data/changed'), content: 'again\n' },
+    file('data/mine'),
+  ],
+  [
+    ...[{ name: 'data/.wh.mine' }, { name: 'data/opaque/' }, { name: 'data/opaque/.wh..wh..opq' }],
+    ...[
+      file('data/opaque/own'),
+      file('data/link/above'),
+      { name: 'data/.wh.replaced' },
+      file('data/replaced'),
+    ],
+    { name: 'data/hard', type: 'link', linkname: 'data/kept' } as Item,
+  ],
+];
+/** The image has no programs: the agent's own shell is enough. */
+const LOOK = `cd /data; b=/dev/.kiln/busybox
+$b find . | $b sort | while read -r name; do
+  kind=$($b stat -c %F "$name"); content=
+  [ "$kind" = 'regular file' ] && content=$($b cat "$name")
+  echo "$name $kind $($b stat -c '%a %u' "$name") $content"
+done
+echo --
+$b cat gone 2>/dev/null || echo cannot be opened
+echo again > gone && $b cat gone
+$b rm -r opaque && $b mkdir opaque && $b ls opaque && echo empty`;
+
+/** An image on a base, as two squashfs files, and what its /data holds by the rules of layers, line by line. */
+async function layeredImage(): Promise<{ image: MachineImage; whole: string[] }> {
+  const objects = fileObjectStore(join(dir, 'objects'));
+  const images_dir = join(dir, 'images');
+  const below = await storeImage(objects, [BASE]);
+  const config = { Cmd: ['/dev/.kiln/busybox', 'sh', '-c', LOOK] };
+  const { digest, tars } = await storeImage(objects, [BASE, ...ABOVE], { config });
+  const base = await openImage(objects, below.digest, { images_dir });
+  const layers = tars.map((bytes) => ({ diff_id: null, open: async () => Readable.from([bytes]) }));
+  const all = await readTar(flatten({ layers }));
+  const kinds: Record<string, string> = {
+    file: 'regular file',
+    link: 'regular file',
+    symlink: 'symbolic link',
+  };
+  const whole = [...all]
+    .filter(([name]) => name.startsWith('data/'))
+    .map(([name, of]) => {
+      const at = name.slice('data/'.length).replace(/\/$/, '');
+      const { mode, uid, content } = of.type === 'link' ? all.get(of.link)! : of;
+      const shown = of.type === 'symlink' ? 0o777 : mode & 0o7777;
+      return `./${at} ${kinds[of.type] ?? of.type} ${shown.toString(8)} ${uid} ${content.trim()}`.replace(
+        /^\.\/ /,
+        '. ',
+      );
+    });
+  return { image: await openImage(objects, digest, { images_dir, base }), whole: whole.sort() };
 }
 
 async function freePort(): Promise<number> {
@@ -111,6 +183,18 @@ describe('instances in QEMU', { skip }, () => {
     assert.deepEqual([exit.reason, exit.exit_code], ['killed', 0], JSON.stringify(exit));
     assert.match(spec.output(), /ready\nasked \/\nbye\n$/);
     await assert.rejects(ask(spec.host_port));
+  });
+
+  it('sees a base and what layers above it change as one file system', async () => {
+    const { image, whole } = await layeredImage();
+    assert.equal((await image.squashfs()).length, 2);
+    const spec = await newSpec({ image });
+    const exit = await (await runtime.start(spec)).exited;
+    assert.deepEqual([exit.reason, exit.exit_code], ['exited', 0], spec.output());
+    const [seen, after] = spec.output().split('--\n');
+    assert.deepEqual(seen!.trim().split('\n'), whole, 'what is there, with modes, owners and contents');
+    assert.doesNotMatch(seen!, /gone|hidden|replaced\/by/);
+    assert.equal(after, 'cannot be opened\nagain\nempty\n');
   });
 
   it('reaches neither the loopback of the host nor the metadata address', async () => {
