@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
 import os from 'node:os';
 import path from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { afterEach, beforeEach, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { type Kiln, startKiln } from './support/kiln.ts';
 
@@ -38,10 +38,11 @@ const LEFT_OUT = [
 
 describe('with Python packages', { skip: missing ?? false }, () => {
   let kiln: Kiln;
-  before(async () => {
+  // One each: requests made at random leave webhooks, keys and deployments behind.
+  beforeEach(async () => {
     kiln = await startKiln({ 'allow-private-webhooks': 'yes' });
   });
-  after(() => kiln.close());
+  afterEach(() => kiln.close());
 
   test('schemathesis finds no 5xx and no answer outside its schema', async () => {
     const args = ['run', `${kiln.api_url}/openapi.json`, '--header', `Authorization: Bearer ${kiln.key}`];
