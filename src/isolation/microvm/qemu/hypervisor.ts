@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { accessSync, constants, copyFileSync, linkSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { SelfTest } from '../../driver.ts';
@@ -189,9 +190,22 @@ function makeVm(record: VmRecord, dir: string, ended: Promise<Omit<VmEnd, 'messa
     kill() {
       if (startTime(record.pid) === record.started) process.kill(record.pid, 'SIGKILL');
     },
-    open: (channel) => connectIn(dir, `${channel}.sock`),
+    open: (channel) => connectSoon(dir, `${channel}.sock`, () => startTime(record.pid) === record.started),
     console: () => tail(join(dir, 'console.log'), CONSOLE_BYTES),
   };
+}
+
+/** A socket has its name a moment before it listens: QEMU binds it first, and a busy host may pause it there. */
+async function connectSoon(dir: string, name: string, is_alive: () => boolean): Promise<Duplex> {
+  const give_up_at = performance.now() + START_MS;
+  for (;;)
+    try {
+      return await connectIn(dir, name);
+    } catch (error) {
+      const refused = (error as NodeJS.ErrnoException).code === 'ECONNREFUSED';
+      if (!refused || !is_alive() || performance.now() > give_up_at) throw error;
+      await sleep(5);
+    }
 }
 
 /** A process that is not our child any more cannot be waited for: it is looked at. */

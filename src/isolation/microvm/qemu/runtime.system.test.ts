@@ -197,8 +197,9 @@ describe('instances in QEMU', { skip }, () => {
     assert.equal(after, 'cannot be opened\nagain\nempty\n');
   });
 
-  it('reaches neither the loopback of the host nor the metadata address', async () => {
+  it('reaches neither the loopback of the host nor the metadata address', async (t) => {
     const server = createServer((socket) => socket.end('ESCAPED')).listen(0, '127.0.0.1');
+    t.after(() => server.close());
     await once(server, 'listening');
     const { port } = server.address() as { port: number };
     const attempts = ['10.0.2.2', '10.0.2.4', '127.0.0.1', '169.254.169.254'].map(
@@ -210,7 +211,6 @@ describe('instances in QEMU', { skip }, () => {
     });
     const machine = await runtime.start(spec);
     await machine.exited;
-    server.close();
     assert.doesNotMatch(spec.output(), /ESCAPED/);
     assert.match(spec.output(), /tried/);
   });
