@@ -13,6 +13,7 @@ import * as migration003 from './migrations/003-hosts.ts';
 import * as migration004 from './migrations/004-snapshots.ts';
 import * as migration005 from './migrations/005-verify.ts';
 import * as migration006 from './migrations/006-build-report.ts';
+import { placePrepared, preparedFolder } from './prepared.ts';
 import type { Tables } from './schema.ts';
 
 export type Db = Kysely<Tables>;
@@ -96,6 +97,9 @@ async function isMigrated(db: Db): Promise<boolean> {
   return done.size === ours.length && ours.every((name) => done.has(name));
 }
 
+/** A folder for PGlite that is none; tests use it. */
+const IN_MEMORY = 'memory://';
+
 /**
  * Zeroing Postgres' own 128 MiB of buffers takes 90 ms of every start, and all of it is resident from then on, which
  * makes every child process dearer to start. What does not fit is in the system's page cache.
@@ -103,8 +107,9 @@ async function isMigrated(db: Db): Promise<boolean> {
 const PGLITE_BUFFERS = ['-c', 'shared_buffers=32MB'];
 
 async function openPglite(dir: string): Promise<Database> {
-  // 'memory://' is what tests use. PGlite's own parameters turn fsync off: what was committed outlives the engine's
+  // PGlite's own parameters turn fsync off: what was committed outlives the engine's
   // death, and the machine's only as far as the system had written it by itself.
+  if (dir !== IN_MEMORY) await placePrepared(dir, preparedFolder());
   const pglite = await PGlite.create(dir, { startParams: [...PGlite.defaultStartParams, ...PGLITE_BUFFERS] });
   const db = new Kysely<Tables>({ dialect: new PGliteDialect({ pglite }) });
   return {
