@@ -10,11 +10,9 @@ import { fileURLToPath } from 'node:url';
 const NEEDED_MAJOR = 24;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGCONT'];
 const root = path.join(path.dirname(fileURLToPath(import.meta.url)), '..');
-const main = path.join(root, 'src', 'main.ts');
 
 if (Number(process.versions.node.split('.')[0]) >= NEEDED_MAJOR) {
-  process.argv[1] = main;
-  await import(new URL('../src/main.ts', import.meta.url).href);
+  await import('./run.mjs');
 } else {
   runWith(findNode());
 }
@@ -41,7 +39,9 @@ function findNode() {
 }
 
 function runWith(node) {
-  const child = spawn(node, [main, ...process.argv.slice(2)], { stdio: 'inherit' });
+  const child = spawn(node, [path.join(root, 'bin', 'run.mjs'), ...process.argv.slice(2)], {
+    stdio: 'inherit',
+  });
   // Ctrl-C reaches the whole terminal group, so the child has that one already; other signals come to us alone.
   for (const signal of SIGNALS)
     process.on(signal, () => {

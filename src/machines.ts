@@ -1,9 +1,9 @@
 /** Which drivers this install could use, made from its configuration; isolation/choose.ts decides which it does. */
 import path from 'node:path';
-import { openBaseImage } from './base-image.ts';
 import type { Config } from './config.ts';
 import type { Log } from './engine/context.ts';
 import type { Folders } from './engine/folders.ts';
+import { openAnswers } from './isolation/answers.ts';
 import { bubblewrapDriver } from './isolation/bubblewrap/driver.ts';
 import { type Candidates, chooseIsolation, type Isolation } from './isolation/choose.ts';
 import { dockerDriver } from './isolation/docker/driver.ts';
@@ -32,18 +32,44 @@ interface Around {
   say: Log;
 }
 
-export async function openMachines(config: Config, o: Around): Promise<Isolation> {
+export interface Machines extends Isolation {
+  /** As `IsolationDriver.base`, of `driver` and of `builder`. */
+  base: string;
+  builder_base: string;
+}
+
+export async function openMachines(config: Config, o: Around): Promise<Machines> {
+  const answers = openAnswers(path.join(o.folders.answers, 'programs.json'));
   const options: DriverOptions = {
     data_dir: o.folders.data,
     work_dir: o.folders.machines,
     host_env: o.host_env,
+    answers,
   };
   const candidates: Candidates = {
     host: [bubblewrapDriver(options), processDriver(options)],
     ...(await imageCandidates(config, o, options)),
   };
   const wanted = { builds: config.isolation, instances: config.instance_isolation };
-  return chooseIsolation(wanted, candidates);
+  // Asked while test machines run; the answers are the same for whichever is chosen.
+  for (const driver of candidates.host) driver.base().catch(() => undefined);
+  const chosen = await chooseIsolation(wanted, candidates);
+  const [base, builder_base] = await Promise.all([chosen.driver.base(), chosen.builder.base()]);
+  await answers.keep();
+  return { ...chosen, base, builder_base };
+}
+
+/** Loaded only where there is one: what images are made of is needed later, or never. */
+async function openBase(images: Config['images'], o: Around, builder: BuilderImage | null) {
+  const { openBaseImage } = await import('./base-image.ts');
+  return openBaseImage({
+    dir: o.folders.base_images,
+    images_dir: o.folders.images,
+    wanted: images.base_image,
+    builder,
+    host_env: o.host_env,
+    say: o.say,
+  });
 }
 
 /** The default versions are in PATH; the other lines of Node have folders of their own. */
@@ -84,14 +110,7 @@ async function imageCandidates(config: Config, o: Around, options: DriverOptions
   if (host_only) return { builders: [], runtimes: [], image_builders: [] };
   const { images } = config;
   const builder = await findBuilderImage(o.folders.builder_images);
-  const base_image = await openBaseImage({
-    dir: o.folders.base_images,
-    images_dir: o.folders.images,
-    wanted: images.base_image,
-    builder,
-    host_env: o.host_env,
-    say: o.say,
-  });
+  const base_image = images.base_image === null && !builder ? null : await openBase(images, o, builder);
   const microvm: MicrovmOptions = {
     ...options,
     image: builder,

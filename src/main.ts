@@ -1,13 +1,7 @@
 /** The entry: `node src/main.ts <command>`. Hands the environment, the streams and the signals to the command line. */
-import { enableCompileCache } from 'node:module';
-import os from 'node:os';
-import path from 'node:path';
+import { runCli } from './cli/run.ts';
 
 const { env } = process;
-
-// Stripped and compiled modules are kept: `kiln ls` takes 150 ms instead of 250. Must come before the imports.
-enableCompileCache(path.join(env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'kiln', 'compiled'));
-const { runCli } = await import('./cli/run.ts');
 
 const interrupt = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)

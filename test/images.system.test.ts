@@ -213,7 +213,7 @@ describe('images', { skip, timeout: 60 * 60_000 }, () => {
 
   test('containers go on when the engine is killed, and the next engine takes them over', async () => {
     const containers = async () =>
-      (await openDocker(docker.socket).listContainers()).map((one) => one.Id).sort();
+      (await openDocker(docker.socket).client().listContainers()).map((one) => one.Id).sort();
     const running = await containers();
     assert.equal(running.length, 3);
     await kiln.kill();

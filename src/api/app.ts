@@ -66,7 +66,12 @@ function addressOf(c: Context): string | null {
 
 /** What needs no key. */
 function mountPublic(app: OpenAPIHono, deps: ApiDeps): void {
-  const document = JSON.stringify(openApiDocument(ENDPOINTS.map((mounted) => mounted.route)));
+  let made: string | undefined;
+  // Made when somebody asks: it takes 100 ms, and most engines are never asked.
+  const document = () => {
+    made ??= JSON.stringify(openApiDocument(ENDPOINTS.map((mounted) => mounted.route)));
+    return made;
+  };
   app.get('/health', async (c) => {
     await ping(deps.database.db).catch((cause) => {
       throw new KilnError('UNAVAILABLE', 'The database does not answer.', { cause });
@@ -74,10 +79,10 @@ function mountPublic(app: OpenAPIHono, deps: ApiDeps): void {
     return c.json({ status: 'ok' });
   });
   for (const path of ['/openapi.json', `${API_BASE}/openapi.json`])
-    app.get(path, () => new Response(document, { headers: { 'content-type': 'application/json' } }));
+    app.get(path, () => new Response(document(), { headers: { 'content-type': 'application/json' } }));
   app.get('/docs', (c) => {
     c.header('content-security-policy', "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'");
-    return c.html(docsPage(JSON.parse(document)));
+    return c.html(docsPage(JSON.parse(document())));
   });
 }
 

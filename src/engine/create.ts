@@ -48,14 +48,14 @@ import { cancelled, recordFailure, Worker } from './worker.ts';
 
 export interface EngineOptions {
   ctx: EngineContext;
-  /** What the choice of the isolation driver found, for the doctor. */
-  drivers: DoctorReport['isolation']['drivers'];
+  /** What works as isolation and what does not, for the doctor. */
+  drivers: () => Promise<DoctorReport['isolation']['drivers']>;
 }
 
 export class LocalEngine implements Engine {
   readonly id: string;
   readonly #ctx: EngineContext;
-  readonly #drivers: DoctorReport['isolation']['drivers'];
+  readonly #drivers: EngineOptions['drivers'];
   readonly #queue: Queue;
   readonly #supervisor: Supervisor;
   readonly #worker: Worker;
@@ -306,8 +306,8 @@ export class LocalEngine implements Engine {
     return collect(this.#ctx, options);
   }
 
-  doctor(): Promise<DoctorReport> {
-    return examine(this.#ctx, this.#drivers);
+  async doctor(): Promise<DoctorReport> {
+    return examine(this.#ctx, await this.#drivers());
   }
 
   async #deployment(id: string): Promise<Deployment> {

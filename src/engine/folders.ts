@@ -28,6 +28,8 @@ export interface Folders {
   instance_logs: string;
   /** What the CLI of this machine remembers of folders, so as not to read every file again. */
   caches: string;
+  /** What programs of the host said of themselves; asked again when missing. */
+  answers: string;
   tmp: string;
 }
 
@@ -49,6 +51,7 @@ export async function makeFolders(data: string): Promise<Folders> {
     build_logs: at('logs', 'builds'),
     instance_logs: at('logs', 'instances'),
     caches: at('cache', 'manifests'),
+    answers: at('cache', 'answers'),
     tmp: at('tmp'),
   };
   await mkdir(data, { recursive: true, mode: 0o700 });

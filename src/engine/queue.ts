@@ -33,6 +33,8 @@ export function makeQueue(database: Database, of: { concurrency: number; say: Lo
     schema: 'kiln_queue',
     useListenNotify: true,
     schedule: false,
+    // Its own list of living instances, which nobody reads: the table `engines` is ours.
+    registerInstance: false,
   });
   boss.on('error', (error) => of.say('warn', 'the queue reported an error', { error: String(error) }));
   const lane = (kind: OperationKind) =>
@@ -40,7 +42,10 @@ export function makeQueue(database: Database, of: { concurrency: number; say: Lo
   return {
     async start(handle) {
       await boss.start();
-      for (const name of Object.values(LANES))
+      const names = Object.values(LANES);
+      const known = new Set((await boss.getQueues(names)).map((queue) => queue.name));
+      // For one that is there it would do nothing, under a lock of the whole queue and in 50 ms.
+      for (const name of names.filter((one) => !known.has(one)))
         await boss.createQueue(name, {
           notify: true,
           retryLimit: 0,

@@ -1,5 +1,6 @@
-import { execFile } from 'node:child_process';
 import { arch, platform } from 'node:process';
+import type { Answers } from './answers.ts';
+import { findProgram } from './program.ts';
 import { findToolchains } from './toolchain.ts';
 
 /** How many parts of a tool's version decide whether a release built with one runs with another. */
@@ -23,18 +24,27 @@ const COMPATIBLE_PARTS: Record<string, number> = {
  * stored release unusable. `workspace` names the family of drivers: absolute paths in a build's output (virtual
  * environments have many) are only good where the workspace is at the same path.
  */
-export async function describeBase(search_path: string, workspace: 'fixed' | 'moving'): Promise<string> {
-  const tools = await findToolchains(search_path);
+export async function describeBase(
+  search_path: string,
+  answers: Answers,
+  workspace: 'fixed' | 'moving',
+): Promise<string> {
+  const [tools, libc] = await Promise.all([
+    findToolchains(search_path, answers),
+    askLibc(search_path, answers),
+  ]);
   const versions = tools
     .filter((tool) => tool.name in COMPATIBLE_PARTS)
     .map((tool) => `${tool.name}-${tool.version.split('.').slice(0, COMPATIBLE_PARTS[tool.name]).join('.')}`);
-  return [`${platform}-${arch}`, await libc(), ...versions, `workspace-${workspace}`].join(';');
+  return [`${platform}-${arch}`, libc, ...versions, `workspace-${workspace}`].join(';');
 }
 
-function libc(): Promise<string> {
-  return new Promise((resolve) => {
-    execFile('getconf', ['GNU_LIBC_VERSION'], { timeout: 5000 }, (error, stdout) =>
-      resolve(error === null ? stdout.trim().replace(' ', '-') : 'libc-unknown'),
-    );
-  });
+/** Asked at every start: it takes 2 ms, and which file the answer is in differs from system to system. */
+async function askLibc(search_path: string, answers: Answers): Promise<string> {
+  const getconf = findProgram('getconf', search_path);
+  if (getconf === null) return 'libc-unknown';
+  return answers.ask({ file: getconf, args: ['GNU_LIBC_VERSION'], search: '/usr/bin:/bin' }).then(
+    ({ lines }) => (lines[0] ?? '').replace(' ', '-'),
+    () => 'libc-unknown',
+  );
 }

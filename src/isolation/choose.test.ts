@@ -39,8 +39,9 @@ describe('chooseIsolation', () => {
       candidates({ host: { bubblewrap: FAILS, process: WORKS } }),
     );
     assert.equal(driver.name, 'process');
+    assert.equal((await both.explain()).map((one) => one.name).join(), 'bubblewrap,process');
     const host = { job: 'host' as const };
-    assert.deepEqual(explain, [
+    assert.deepEqual(await explain(), [
       {
         ...host,
         name: 'bubblewrap',
@@ -58,7 +59,7 @@ describe('chooseIsolation', () => {
       { ...AUTO, builds: 'process' },
       candidates({ host: HOST }),
     );
-    assert.deepEqual([driver.name, explain.length], ['process', 1]);
+    assert.deepEqual([driver.name, (await explain()).length], ['process', 1]);
     const failing = candidates({ host: { bubblewrap: FAILS, process: FAILS } });
     await assert.rejects(chooseIsolation({ ...AUTO, builds: 'bubblewrap' }, failing), (error) => {
       assert.ok(error instanceof KilnError && error.code === 'UNSUPPORTED');
@@ -69,6 +70,27 @@ describe('chooseIsolation', () => {
     const no_docker = candidates({ host: HOST, builders: { docker: FAILS }, runtimes: { docker: FAILS } });
     await assert.rejects(chooseIsolation({ ...AUTO, builds: 'docker' }, no_docker), /isolation `docker`/);
     await assert.rejects(chooseIsolation({ ...AUTO, instances: 'docker' }, no_docker), /isolation `docker`/);
+  });
+
+  it('tries no weaker host driver before somebody asks', async () => {
+    const tried: string[] = [];
+    const watched = candidates({ host: HOST }).host.map((one) => ({
+      ...one,
+      selfTest: () => {
+        tried.push(one.name);
+        return one.selfTest();
+      },
+    }));
+    const { explain } = await chooseIsolation(AUTO, { ...candidates({ host: HOST }), host: watched });
+    assert.deepEqual(tried, ['bubblewrap']);
+    assert.deepEqual(
+      (await explain()).map(({ name, ok, in_use }) => [name, ok, in_use]),
+      [
+        ['bubblewrap', true, true],
+        ['process', true, false],
+      ],
+    );
+    assert.deepEqual(tried, ['bubblewrap', 'process']);
   });
 
   it('builds go to a virtual machine on hardware before the host, to an emulated one only when it is named', async () => {

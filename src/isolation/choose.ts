@@ -41,7 +41,8 @@ export interface Isolation {
   image_builder: ImageBuilder | null;
   /** Why there is no runtime or no image builder, and what to do about it; '' when nothing is missing. */
   images_missing: string;
-  explain: DriverReport[];
+  /** Tries what was not needed so far as well. */
+  explain(): Promise<DriverReport[]>;
 }
 
 export interface Wanted {
@@ -56,8 +57,9 @@ const HOST_NAMES: readonly string[] = ['bubblewrap', 'process'];
 /** Rejects with KilnError UNSUPPORTED when nothing works, or not the one that was asked for; it says what is missing. */
 export async function chooseIsolation(wanted: Wanted, from: Candidates): Promise<Isolation> {
   const names_host = HOST_NAMES.includes(wanted.builds);
+  const hosts = from.host.filter((one) => !names_host || one.name === wanted.builds);
   const [host, builders, runtimes, image_builders] = await Promise.all([
-    testAll(from.host.filter((one) => !names_host || one.name === wanted.builds)),
+    testUntilOneWorks(hosts),
     testAll(from.builders.filter((one) => wanted.builds === 'auto' || one.name === wanted.builds)),
     testAll(from.runtimes.filter((one) => wanted.instances === 'auto' || one.name === wanted.instances)),
     testAll(from.image_builders),
@@ -78,18 +80,33 @@ export async function chooseIsolation(wanted: Wanted, from: Candidates): Promise
   const image_builder =
     image_builders.find(({ one, test }) => test.ok && preferred.includes(one.name))?.one ??
     strongest(image_builders);
+  let others: Promise<Tested<IsolationDriver>[]> | undefined;
   const missing = [...(runtime ? [] : runtimes), ...(image_builder ? [] : image_builders)];
   return {
     ...{ driver, builder, runtime, image_builder },
     images_missing:
       wanted.instances === 'host' ? 'It was started with --instance-isolation host.' : reasons(missing),
-    explain: [
-      ...report('host', host, driver),
-      ...report('builds', builders, builder),
-      ...report('images', runtimes, runtime),
-      ...report('dockerfiles', image_builders, image_builder),
-    ],
+    async explain() {
+      others ??= testAll(hosts.slice(host.length));
+      return [
+        ...report('host', [...host, ...(await others)], driver),
+        ...report('builds', builders, builder),
+        ...report('images', runtimes, runtime),
+        ...report('dockerfiles', image_builders, image_builder),
+      ];
+    },
   };
+}
+
+/** A weaker one would change nothing, and its test machine costs every start 50 ms. */
+async function testUntilOneWorks(drivers: readonly IsolationDriver[]): Promise<Tested<IsolationDriver>[]> {
+  const tested: Tested<IsolationDriver>[] = [];
+  for (const one of drivers) {
+    const test = await one.selfTest();
+    tested.push({ one, test });
+    if (test.ok) break;
+  }
+  return tested;
 }
 
 async function testAll<T extends { selfTest(): Promise<SelfTest> }>(

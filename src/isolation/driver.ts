@@ -4,6 +4,7 @@
  * `contract.ts`; skips there carry a reason and a capability flag.
  */
 import type { ListeningPort } from '../domain/failure.ts';
+import type { Answers } from './answers.ts';
 import type { MachineImage } from './image.ts';
 import type { HostContact, NetworkPolicy } from './network/policy.ts';
 
@@ -132,6 +133,8 @@ export interface DriverOptions {
   host_env: Record<string, string | undefined>;
   /** Hand registry credentials (npm tokens, user:password in index URLs) to builds and execs. Default false. */
   pass_registry_credentials?: boolean;
+  /** What the host's programs said at earlier starts; without it they are asked anew. */
+  answers?: Answers;
 }
 
 /** What plans are checked against before anything runs. */

@@ -1,3 +1,4 @@
+import type { Answers } from './answers.ts';
 import type { DriverOptions, MachineSpec, ToolOffer } from './driver.ts';
 import { DATA_MARK, lockLimit, MACHINE_MARK } from './marks.ts';
 import { type HostNetwork, readHostNetwork } from './network/host-network.ts';
@@ -6,7 +7,7 @@ import { findProgram, limitArguments } from './program.ts';
 import { forKind, type RegistrySettings, readRegistrySettings } from './registry.ts';
 import { makePrivateDir } from './scratch.ts';
 import { dataKey, sweepMachines } from './sweep.ts';
-import { findToolchains, TOOL_NAMES, type Toolchain } from './toolchain.ts';
+import { ASKED_ANEW, findToolchains, TOOL_NAMES, type Toolchain } from './toolchain.ts';
 import { makeSampler, type Sampler } from './watchdog.ts';
 
 /** What the machines of one driver object share, and what every driver does alike before it launches one. */
@@ -19,6 +20,8 @@ export interface Host {
   data_key: string;
   /** The engine's search path, from which the machines' own is made. */
   search_path: string;
+  /** What its programs say of themselves. */
+  answers: Answers;
   /** Holds the private folders of machines, by id. */
   work_dir: string;
   /** Makes what a (checked) spec's machine needs on this host. */
@@ -47,19 +50,21 @@ export function openHost(o: DriverOptions): Host {
   const running = new Set<string>();
   const data_key = dataKey(o.data_dir);
   const search_path = o.host_env.PATH ?? '';
+  const answers = o.answers ?? ASKED_ANEW;
   let registry: Promise<RegistrySettings> | undefined;
 
   return {
-    ...{ scanner, running, data_key, search_path, work_dir: o.work_dir },
+    ...{ scanner, running, data_key, search_path, answers, work_dir: o.work_dir },
     sampler: makeSampler(scanner),
     async prepare(spec, private_dir) {
       registry ??= readRegistrySettings(o);
+      const tools = findToolchains(search_path, answers);
       const all = await registry;
       const settings = forKind(all, spec.kind);
       await makePrivateDir(private_dir, settings.files);
       return {
         private_dir,
-        tools: await findToolchains(search_path),
+        tools: await tools,
         registry: settings,
         network: readHostNetwork(o.host_env, all),
         marks: { [MACHINE_MARK]: spec.id, [DATA_MARK]: data_key },
@@ -71,7 +76,7 @@ export function openHost(o: DriverOptions): Host {
         }),
       };
     },
-    tools: async () => ({ offered: await findToolchains(search_path), looked_for: TOOL_NAMES }),
+    tools: async () => ({ offered: await findToolchains(search_path, answers), looked_for: TOOL_NAMES }),
     sweep: (keep) =>
       sweepMachines({
         ...{ scanner, data_key, work_dir: o.work_dir },

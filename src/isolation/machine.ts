@@ -136,14 +136,18 @@ class Run {
 
   async start(launch: Launch): Promise<Machine> {
     const { spec } = this;
-    this.disk = await watchDisk({
+    const disk = watchDisk({
       dirs: [spec.workspace_dir, join(this.private_dir, 'tmp'), join(this.private_dir, 'home')],
       limit_bytes: spec.limits.disk_bytes,
       count_every_ms: countPause(spec.kind),
       pids: () => this.pids(),
       on_full: () => this.fail('out_of_disk'),
     });
-    this.output = await openOutput(this.private_dir, spec, () => this.fail('log_limit'));
+    const output = openOutput(this.private_dir, spec, () => this.fail('log_limit'));
+    // Each starts a program. Where one fails the other is waited for: it has to be ended as well.
+    await Promise.allSettled([disk, output]);
+    this.disk = await disk;
+    this.output = await output;
     this.started_at = performance.now();
     const child = this.spawn(launch);
     const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;

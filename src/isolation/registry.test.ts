@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { openAnswers } from './answers.ts';
 import {
   forKind,
   npmConfig,
@@ -88,5 +89,48 @@ describe('registry settings', () => {
       files: [],
       paths: ['/srv/ca.pem'],
     });
+  });
+
+  it('remembers what Go says until its settings change, but nothing with credentials in it', async () => {
+    const dir = await realpath(await mkdtemp(join(tmpdir(), 'kiln-registry-')));
+    const go = join(dir, 'go/bin/go');
+    const log = join(dir, 'asked');
+    await mkdir(join(dir, 'go/bin'), { recursive: true });
+    const goSays = async (proxy: string) => {
+      const json = JSON.stringify({ GOROOT: join(dir, 'go'), GOPROXY: proxy, GOFLAGS: '' });
+      await writeFile(go, `#!/bin/sh\necho >> ${log}\necho '${json}'\n`, { mode: 0o755 });
+    };
+    const settings = async () => {
+      await rm(log, { force: true });
+      const answers = openAnswers(join(dir, 'programs.json'), () => Date.now() + 60_000);
+      const host_env = { HOME: dir, PATH: join(dir, 'go/bin') };
+      const options = {
+        data_dir: '/d',
+        work_dir: '/d/w',
+        host_env,
+        answers,
+        pass_registry_credentials: true,
+      };
+      const [{ env }] = await Promise.all([readRegistrySettings(options), readRegistrySettings(options)]);
+      await answers.keep();
+      const asked = (await readFile(log, 'utf8').catch(() => '')).length;
+      return { env, asked };
+    };
+    try {
+      await goSays('https://one.example');
+      const one = { GOPROXY: 'https://one.example' };
+      assert.deepEqual(await settings(), { env: one, asked: 1 });
+      assert.deepEqual(await settings(), { env: one, asked: 0 });
+      await mkdir(join(dir, '.config/go'), { recursive: true });
+      await writeFile(join(dir, '.config/go/env'), 'GOPROXY=…\n');
+      assert.deepEqual(await settings(), { env: one, asked: 1 });
+      await goSays('https://u:p@two.example');
+      const two = { GOPROXY: 'https://u:p@two.example' };
+      assert.deepEqual(await settings(), { env: two, asked: 1 });
+      assert.deepEqual(await settings(), { env: two, asked: 1 });
+      assert.doesNotMatch(await readFile(join(dir, 'programs.json'), 'utf8'), /u:p/);
+    } finally {
+      await rm(dir, { recursive: true });
+    }
   });
 });

@@ -1,9 +1,9 @@
-import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import type { DriverOptions, MachineSpec } from './driver.ts';
 import type { HomeFile } from './scratch.ts';
+import { ASKED_ANEW, goFiles, isExecutable, isSame, searchEntries } from './toolchain.ts';
 
 /**
  * The host's settings that a machine needs to reach package registries: which certificates to trust, which
@@ -54,7 +54,7 @@ export async function readRegistrySettings(o: DriverOptions): Promise<RegistrySe
     const value = o.host_env[name];
     if (value) env[name] = keep ? value : withoutCredentials(value);
   }
-  for (const [name, value] of Object.entries(await goSettings(o.host_env)))
+  for (const [name, value] of Object.entries(await goSettings(o)))
     env[name] ??= keep ? value : withoutCredentials(value);
 
   const home = o.host_env.HOME ?? homedir();
@@ -133,21 +133,32 @@ async function readLines(paths: readonly string[]): Promise<string[]> {
 }
 
 /** What `go env` says, which also reads Go's own configuration file. Empty without Go. */
-async function goSettings(host_env: DriverOptions['host_env']): Promise<Record<string, string>> {
-  const env = { PATH: host_env.PATH ?? '', HOME: host_env.HOME ?? homedir() };
-  return await new Promise((resolve) => {
-    execFile('go', ['env', '-json', ...GO_SETTINGS], { env, timeout: 10_000 }, (error, stdout) => {
-      const found: Record<string, string> = {};
-      try {
-        if (error === null)
-          for (const [name, value] of Object.entries(JSON.parse(stdout) as Record<string, string>))
-            if (value !== '') found[name] = value;
-      } catch {
-        // Not the answer of a Go tool: go on without.
-      }
-      resolve(found);
-    });
-  });
+async function goSettings({
+  host_env,
+  answers = ASKED_ANEW,
+}: DriverOptions): Promise<Record<string, string>> {
+  const entries = searchEntries(host_env.PATH ?? '');
+  const home = host_env.HOME ?? homedir();
+  try {
+    const go = await firstExecutable(entries.map((entry) => join(entry, 'go')));
+    if (go === null) return {};
+    const args = ['env', '-json', 'GOROOT', ...GO_SETTINGS];
+    const said = await answers.ask({ file: go, args, search: entries.join(':'), home });
+    const text = said.lines.join('\n');
+    const { GOROOT = '', ...settings } = JSON.parse(text) as Record<string, string>;
+    // An answer with credentials in it is not written down.
+    if (text === withoutCredentials(text) && (await isSame(go, join(GOROOT, 'bin/go'))))
+      await said.decidedBy(goFiles(go, GOROOT, home));
+    return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== ''));
+  } catch {
+    // Not the answer of a Go tool: go on without.
+    return {};
+  }
+}
+
+async function firstExecutable(files: string[]): Promise<string | null> {
+  for (const file of files) if (await isExecutable(file)) return file;
+  return null;
 }
 
 /** Absolute paths among certificate and find-links settings. */

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { arch } from 'node:process';
 import { after, before, describe, it } from 'node:test';
+import { openAnswers } from './answers.ts';
+import { probeProgram } from './docker/probe-image.ts';
 import { findToolchains, machinePath, searchEntries, TOOL_NAMES } from './toolchain.ts';
 
 describe('toolchains', () => {
@@ -87,6 +90,44 @@ describe('toolchains', () => {
       tools.map((tool) => [tool.name, tool.prefix_dir, tool.version]),
       [['uv', join(bin, 'uv'), '0.5.1']],
     );
+  });
+
+  it('remembers what programs say of themselves, and asks shims every time', async () => {
+    const at = join(dir, 'remembered');
+    const log = join(at, 'asked');
+    const answering = (name: string, text: string) =>
+      script(`remembered/${name}`, `echo ${name} >> ${log}\n${text}`);
+    const says = (version: string) => `printf '%s\\n' ${at}/py/bin/python3 ${at}/py ${version}`;
+    await answering('py/bin/python3', says('3.12.1'));
+    await answering('real/bin/ruby', "echo 'ruby 3.3.0'");
+    await answering('shims/ruby', `exec ${at}/real/bin/ruby "$@"`);
+    // A compiled program that says `works` whatever it is asked.
+    for (const file of ['shims/uv', 'real/bin/bun'])
+      await writeFile(join(at, file), probeProgram(arch)!, { mode: 0o755 });
+    const memory = join(at, 'programs.json');
+    const versions = async () => {
+      const answers = openAnswers(memory, () => Date.now() + 60_000);
+      await rm(log, { force: true });
+      const tools = await findToolchains(`${at}/py/bin:${at}/real/bin:${at}/shims`, answers);
+      await answers.keep();
+      const asked = (await readFile(log, 'utf8')).trim().split('\n').sort();
+      const python = tools.find((tool) => tool.name === 'python3');
+      return { asked, python: python?.version };
+    };
+    const ruby = 'real/bin/ruby';
+    assert.deepEqual(await versions(), { asked: ['py/bin/python3', ruby], python: '3.12.1' });
+    assert.deepEqual(await versions(), { asked: [ruby], python: '3.12.1' }, 'a script may run anything');
+    await answering('py/bin/python3', says('3.12.2'));
+    assert.deepEqual(await versions(), { asked: ['py/bin/python3', ruby], python: '3.12.2' });
+    await writeFile(join(at, 'py/pyvenv.cfg'), 'home = /elsewhere\n');
+    assert.deepEqual(await versions(), { asked: ['py/bin/python3', ruby], python: '3.12.2' });
+    // What it says it is, it is not: a shim.
+    await answering('py/bin/python3', says('3.12.3').replace('/py/bin', '/pyenv/bin'));
+    for (let n = 0; n < 2; n++) assert.deepEqual((await versions()).asked, ['py/bin/python3', ruby]);
+    const { answers } = JSON.parse(await readFile(memory, 'utf8'));
+    const remembered = Object.keys(answers).map((key) => JSON.parse(key)[0]);
+    assert.ok(remembered.includes(`${at}/real/bin/bun`), 'compiled, and named like the tool');
+    assert.ok(!remembered.includes(`${at}/shims/uv`), 'the same among shims');
   });
 
   it('never offers a tool for which a machine would have to see everything', async () => {

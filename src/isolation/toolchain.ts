@@ -1,8 +1,8 @@
-import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
-import { access, readFile, realpath, stat } from 'node:fs/promises';
+import { access, open, readFile, realpath, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
+import { type Answers, openAnswers, type Said } from './answers.ts';
 import { isInside } from './scratch.ts';
 
 /** A language tool of the host that machines may use, read-only. */
@@ -21,9 +21,15 @@ const SYSTEM_DIRS = ['/usr', '/bin', '/sbin', '/lib', '/lib64'];
 const SYSTEM_PATH = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 /** Folders of PATH that belong to the package Kiln was started through, not to the host. */
 const PACKAGE_BIN = /(node_modules\/\.bin|node-gyp-bin)\/?$/;
-const PROBE_TIMEOUT_MS = 10_000;
+const ELF = Buffer.from('7f454c46', 'hex');
 
-type Probe = (path: string, search: string) => Promise<Omit<Toolchain, 'name' | 'path'> | null>;
+type Ask = (file: string, args: readonly string[]) => Promise<Said>;
+/** `entries`: of the search path, for what a tool needs besides itself. */
+type Probe = (
+  path: string,
+  ask: Ask,
+  entries: readonly string[],
+) => Promise<Omit<Toolchain, 'name' | 'path'> | null>;
 
 const PROBES: Record<string, Probe> = {
   node: probeNode,
@@ -48,17 +54,25 @@ const PROBES: Record<string, Probe> = {
 /** What `findToolchains` looks for. */
 export const TOOL_NAMES: readonly string[] = Object.keys(PROBES);
 
-const cache = new Map<string, Promise<Toolchain[]>>();
+/** For whoever has nowhere to remember answers: asked once per process. */
+export const ASKED_ANEW: Answers = openAnswers(null);
 
-/** The tools that a search path offers, in the order of `PROBES`; each found once, then remembered. */
-export function findToolchains(path: string): Promise<Toolchain[]> {
-  const known = cache.get(path);
-  if (known !== undefined) return known;
-  const found = Promise.all(Object.keys(PROBES).map((name) => findTool(name, path))).then((tools) =>
-    tools.filter((tool) => tool !== null),
-  );
-  cache.set(path, found);
+const found_by = new WeakMap<Answers, Map<string, Promise<Toolchain[]>>>();
+
+/** The tools that a search path offers, in the order of `PROBES`; each looked for once per process. */
+export function findToolchains(path: string, answers = ASKED_ANEW): Promise<Toolchain[]> {
+  const known = found_by.get(answers) ?? new Map<string, Promise<Toolchain[]>>();
+  found_by.set(answers, known);
+  const found = known.get(path) ?? findAll(path, answers);
+  known.set(path, found);
   return found;
+}
+
+async function findAll(path: string, answers: Answers): Promise<Toolchain[]> {
+  const entries = searchEntries(path);
+  const ask: Ask = (file, args) => answers.ask({ file, args, search: entries.join(':') });
+  const tools = await Promise.all(Object.keys(PROBES).map((name) => findTool(name, ask, entries)));
+  return tools.filter((tool) => tool !== null);
 }
 
 /** The entries of a search path without those of `npm run`. */
@@ -89,22 +103,20 @@ export function isSystem(path: string): boolean {
   return SYSTEM_DIRS.some((dir) => isInside(dir, path));
 }
 
-async function findTool(name: string, path: string): Promise<Toolchain | null> {
-  const entries = searchEntries(path);
-  const search = entries.join(':');
+async function findTool(name: string, ask: Ask, entries: readonly string[]): Promise<Toolchain | null> {
   for (const entry of entries) {
     const candidate = join(entry, name);
     if (!(await isExecutable(candidate))) continue;
-    const found = await PROBES[name]!(candidate, search).catch(() => null);
+    const found = await PROBES[name]!(candidate, ask, entries).catch(() => null);
     if (found !== null && isSafePrefix(found.prefix_dir)) return { name, path: candidate, ...found };
   }
   if (name !== 'node') return null;
   // The Node that runs Kiln: has no npm, but runs an app that needs none.
-  const own = await PROBES.node!(process.execPath, search).catch(() => null);
+  const own = await PROBES.node!(process.execPath, ask, entries).catch(() => null);
   return own === null ? null : { name, path: process.execPath, ...own };
 }
 
-async function isExecutable(path: string): Promise<boolean> {
+export async function isExecutable(path: string): Promise<boolean> {
   try {
     await access(path, constants.X_OK);
     return (await stat(path)).isFile();
@@ -118,23 +130,11 @@ function isSafePrefix(prefix: string): boolean {
   return prefix !== '/' && !isInside(prefix, homedir()) && prefix !== join(homedir(), '.local');
 }
 
-/** Runs a tool with nothing but a search path and HOME (shims look there for their versions). */
-function ask(file: string, args: string[], search: string): Promise<string[]> {
-  return new Promise((resolve, reject) => {
-    const env = { PATH: search, HOME: homedir(), LC_ALL: 'C.UTF-8' };
-    execFile(file, args, { env, timeout: PROBE_TIMEOUT_MS, cwd: '/' }, (error, stdout) =>
-      error === null ? resolve(stdout.trim().split('\n')) : reject(error),
-    );
-  });
-}
-
-async function probeNode(path: string, search: string): ReturnType<Probe> {
-  const [exec = '', version = ''] = await ask(
-    path,
-    ['-p', "process.execPath+'\\n'+process.versions.node"],
-    search,
-  );
+async function probeNode(path: string, ask: Ask): ReturnType<Probe> {
+  const said = await ask(path, ['-p', "process.execPath+'\\n'+process.versions.node"]);
+  const [exec = '', version = ''] = said.lines;
   const real_path = await realpath(exec);
+  if (await isSame(path, real_path)) await said.decidedBy([path]);
   const prefix = dirname(dirname(real_path));
   // A full distribution has its npm and headers beside it; anything else is a lone binary.
   const full = await stat(join(prefix, 'lib/node_modules')).catch(() => null);
@@ -142,71 +142,124 @@ async function probeNode(path: string, search: string): ReturnType<Probe> {
 }
 
 /** Tools installed by npm: `<prefix>/bin/<tool>` links into `<prefix>/lib/node_modules/<package>`. */
-async function probePackage(path: string): ReturnType<Probe> {
+async function probePackage(path: string, ask: Ask): ReturnType<Probe> {
   const real_path = await realpath(path);
   const root = /^(.*)\/lib\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(real_path);
-  if (root === null) return probeBinary(path, '');
+  if (root === null) return probeBinary(path, ask);
   const manifest = await readFile(join(root[1]!, 'lib/node_modules', root[2]!, 'package.json'), 'utf8');
   const { version } = JSON.parse(manifest) as { version: string };
   return { real_path, prefix_dir: root[1]!, version };
 }
 
-async function probeBinary(path: string, search: string): ReturnType<Probe> {
+async function probeBinary(path: string, ask: Ask): ReturnType<Probe> {
   const real_path = await realpath(path);
-  const [line = ''] = await ask(path, ['--version'], search);
-  return { real_path, prefix_dir: real_path, version: /\d+(\.\d+)+/.exec(line)?.[0] ?? '' };
+  return { real_path, prefix_dir: real_path, version: await askVersion(path, real_path, ask) };
 }
 
 /** Programs that need what lies beside them: `<prefix>/bin/<tool>`, or a folder of the tool's own. */
-async function probePrefix(path: string, search: string): ReturnType<Probe> {
-  const found = (await probeBinary(path, search))!;
+async function probePrefix(path: string, ask: Ask): ReturnType<Probe> {
+  const found = (await probeBinary(path, ask))!;
   if (isSystem(found.real_path)) return found;
   const dir = dirname(found.real_path);
   return { ...found, prefix_dir: dir.endsWith('/bin') ? dirname(dir) : dir };
 }
 
+/** Remembered where the program is one that answers for itself: compiled, named like the tool, and no shim. */
+async function askVersion(path: string, real_path: string, ask: Ask): Promise<string> {
+  const said = await ask(path, ['--version']);
+  const name = basename(path);
+  const is_itself = basename(real_path).startsWith(name) && !/shim/i.test(path + real_path);
+  // `dotnet --version` is that of the newest SDK beside it.
+  if (is_itself && name !== 'dotnet' && (await isCompiled(real_path))) await said.decidedBy([path]);
+  return /\d+(\.\d+)+/.exec(said.lines[0] ?? '')?.[0] ?? '';
+}
+
 /** Answers for the toolchain behind rustup's shims. */
-async function probeCargo(path: string, search: string): ReturnType<Probe> {
-  const [root = ''] = await ask(join(dirname(path), 'rustc'), ['--print', 'sysroot'], search);
-  const prefix_dir = await realpath(root);
+async function probeCargo(path: string, ask: Ask): ReturnType<Probe> {
+  const rustc = join(dirname(path), 'rustc');
+  const said = await ask(rustc, ['--print', 'sysroot']);
+  const prefix_dir = await realpath(said.lines[0] ?? '');
+  if (await isSame(rustc, join(prefix_dir, 'bin/rustc'))) await said.decidedBy([rustc]);
   const real_path = join(prefix_dir, 'bin/cargo');
-  const [line = ''] = await ask(real_path, ['--version'], search);
-  return { real_path, prefix_dir, version: /\d+(\.\d+)+/.exec(line)?.[0] ?? '' };
+  return { real_path, prefix_dir, version: await askVersion(real_path, real_path, ask) };
 }
 
 /** Answers for the interpreter behind shims and virtual environments. */
-async function probePython(path: string, search: string): ReturnType<Probe> {
+async function probePython(path: string, ask: Ask): ReturnType<Probe> {
   const script =
     "import os,sys,platform;b=getattr(sys,'_base_executable',sys.executable);print(os.path.realpath(b));print(sys.base_prefix);print(platform.python_version())";
-  const [real_path = '', prefix_dir = '', version = ''] = await ask(path, ['-I', '-c', script], search);
+  const said = await ask(path, ['-I', '-c', script]);
+  const [real_path = '', prefix_dir = '', version = ''] = said.lines;
+  const bin = dirname(path);
+  // Where a virtual environment says which Python it is one of.
+  const settings = [join(bin, 'pyvenv.cfg'), join(dirname(bin), 'pyvenv.cfg')];
+  if (await isSame(path, real_path)) await said.decidedBy([path, ...settings]);
   return { real_path, prefix_dir, version };
 }
 
 /** Python programs in an environment of their own (pipx, uv tool). */
-async function probeVirtualEnv(path: string, search: string): ReturnType<Probe> {
-  const found = (await probeBinary(path, search))!;
+async function probeVirtualEnv(path: string, ask: Ask): ReturnType<Probe> {
+  const found = (await probeBinary(path, ask))!;
   const prefix = dirname(dirname(found.real_path));
   const own = await stat(join(prefix, 'pyvenv.cfg')).catch(() => null);
   if (own === null && !isSystem(found.real_path)) return null;
   return { ...found, prefix_dir: own ? prefix : found.real_path };
 }
 
-async function probeGo(path: string, search: string): ReturnType<Probe> {
-  const [root = '', version = ''] = await ask(path, ['env', 'GOROOT', 'GOVERSION'], search);
+async function probeGo(path: string, ask: Ask): ReturnType<Probe> {
+  const said = await ask(path, ['env', 'GOROOT', 'GOVERSION']);
+  const [root = '', version = ''] = said.lines;
   const prefix_dir = await realpath(root);
-  return { real_path: join(prefix_dir, 'bin/go'), prefix_dir, version: version.replace(/^go/, '') };
+  const real_path = join(prefix_dir, 'bin/go');
+  if (await isSame(path, real_path)) await said.decidedBy(goFiles(path, prefix_dir, homedir()));
+  return { real_path, prefix_dir, version: version.replace(/^go/, '') };
 }
 
-async function probeElixir(path: string, search: string): ReturnType<Probe> {
+/** What `go env` reads, and what its version is in. A newer toolchain that these ask for is not in its own root. */
+export function goFiles(go: string, root: string, home: string): string[] {
+  return [go, join(root, 'VERSION'), join(root, 'go.env'), join(home, '.config/go/env')];
+}
+
+async function probeElixir(path: string, ask: Ask, entries: readonly string[]): ReturnType<Probe> {
   const script = 'IO.puts(:code.lib_dir(:elixir)); IO.puts(System.version())';
-  const [lib = '', version = ''] = await ask(path, ['-e', script], search);
-  const prefix_dir = dirname(dirname(await realpath(lib)));
-  return { real_path: join(prefix_dir, 'bin/elixir'), prefix_dir, version };
+  const said = await ask(path, ['-e', script]);
+  const [lib = '', version = ''] = said.lines;
+  const lib_dir = await realpath(lib);
+  const prefix_dir = dirname(dirname(lib_dir));
+  const real_path = join(prefix_dir, 'bin/elixir');
+  // It runs on the first Erlang there is, and not at all without one.
+  const others = [join(lib_dir, 'ebin/elixir.app'), ...entries.map((entry) => join(entry, 'erl'))];
+  if (await isSame(path, real_path)) await said.decidedBy([path, ...others]);
+  return { real_path, prefix_dir, version };
 }
 
-async function probeErlang(path: string, search: string): ReturnType<Probe> {
+async function probeErlang(path: string, ask: Ask): ReturnType<Probe> {
   const script = 'io:format("~s~n~s~n",[code:root_dir(),erlang:system_info(otp_release)]),halt().';
-  const [root = '', version = ''] = await ask(path, ['-noshell', '-eval', script], search);
+  const said = await ask(path, ['-noshell', '-eval', script]);
+  const [root = '', version = ''] = said.lines;
   const prefix_dir = await realpath(root);
-  return { real_path: join(prefix_dir, 'bin/erl'), prefix_dir, version };
+  const real_path = join(prefix_dir, 'bin/erl');
+  if (await isSame(path, real_path))
+    await said.decidedBy([path, join(prefix_dir, 'releases/start_erl.data')]);
+  return { real_path, prefix_dir, version };
+}
+
+/**
+ * Whether a program is what it says that it is: the same file behind all links. One that names another is a shim, and
+ * what decides its answer is its version manager's own business: it is asked every time.
+ */
+export async function isSame(path: string, other: string): Promise<boolean> {
+  const [one, two] = await Promise.all([path, other].map((file) => realpath(file).catch(() => null)));
+  return one !== null && one === two;
+}
+
+/** A script may run anything. */
+async function isCompiled(path: string): Promise<boolean> {
+  const file = await open(path);
+  try {
+    const { buffer } = await file.read(Buffer.alloc(ELF.length), 0, ELF.length, 0);
+    return buffer.equals(ELF);
+  } finally {
+    await file.close();
+  }
 }

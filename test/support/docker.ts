@@ -52,7 +52,7 @@ export async function startDocker(args: readonly string[] = []): Promise<TestDoc
     const lock = path.join(CACHE_DIR, 'lock');
     // Without --close the containers, which outlive a restart, would hold the lock.
     const child = spawn('flock', ['--close', lock, 'dockerd', ...own], { stdio: ['ignore', log, log] });
-    const docker = openDocker(socket);
+    const docker = openDocker(socket).client();
     // Another test file may hold the lock for minutes.
     for (const give_up_at = Date.now() + 15 * 60_000; ; await sleep(100)) {
       if (await docker.ping().catch(() => null)) return child;
@@ -74,7 +74,7 @@ export async function startDocker(args: readonly string[] = []): Promise<TestDoc
       daemon = await launch();
     },
     async stop() {
-      const docker = openDocker(socket);
+      const docker = openDocker(socket).client();
       for (const one of await docker.listContainers({ all: true }).catch(() => []))
         await docker
           .getContainer(one.Id)
@@ -216,7 +216,7 @@ export async function baseImage(config: MachineImage['config']['config'] = {}): 
 
 /** `name` is `localhost:<port>/repository:tag`; the daemon keeps nothing of it. */
 export async function pushImage(socket: string, image: MachineImage, name: string): Promise<void> {
-  const docker = openDocker(socket);
+  const docker = openDocker(socket).client();
   const at = name.lastIndexOf(':');
   await docker
     .getImage(await ensureImage(docker, 'push', image))

@@ -85,7 +85,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       copies_workspace: false,
     },
     selfTest: async () => (await test()).result,
-    base: () => describeBase(host.search_path, 'fixed'),
+    base: () => describeBase(host.search_path, host.answers, 'fixed'),
     start: async (spec) => await startWith(spec, (await test()).user_namespace),
     tools: host.tools,
     sweep: host.sweep,

@@ -21,7 +21,14 @@ import { forKind, type RegistrySettings, readRegistrySettings } from '../registr
 import { checkSpec, makePrivateDir, removeTree } from '../scratch.ts';
 import { dataKey, sweepMachines } from '../sweep.ts';
 import { containerOptions, imageEnvironment, startScript } from './container.ts';
-import { dockerMessage, ensureImage, openDocker, ownContainers, removeContainer } from './engine.ts';
+import {
+  type Daemon,
+  dockerMessage,
+  ensureImage,
+  openDocker,
+  ownContainers,
+  removeContainer,
+} from './engine.ts';
 import { ContainerRun, containerSampler } from './life.ts';
 import { attachOutput } from './output.ts';
 import { RELAY_PORT, RELAY_SCRIPT, relayLines } from './relay.ts';
@@ -47,9 +54,9 @@ const LOG_CONFIG = { Type: 'none', Config: {} };
  * so that what they leave in the workspace is the engine's to remove.
  */
 export function dockerDriver(o: DockerDriverOptions): IsolationDriver {
-  const docker = openDocker(o.socket);
+  const daemon = openDocker(o.socket);
   const host: DockerHost = {
-    ...{ options: o, docker, data_key: dataKey(o.data_dir), sampler: containerSampler() },
+    ...{ options: o, daemon, data_key: dataKey(o.data_dir), sampler: containerSampler() },
     ...{ running: new Set<string>(), registry: null },
   };
   const start = (spec: MachineSpec) => startContainer(host, spec);
@@ -68,7 +75,7 @@ export function dockerDriver(o: DockerDriverOptions): IsolationDriver {
     },
     base_image: o.base_image,
     selfTest() {
-      tested ??= selfTest(docker, o, start);
+      tested ??= selfTest(daemon, o, start);
       return tested;
     },
     base() {
@@ -79,6 +86,7 @@ export function dockerDriver(o: DockerDriverOptions): IsolationDriver {
     async sweep(keep) {
       const kept = (id: string) => keep.has(id) || host.running.has(id);
       const lost: string[] = [];
+      const docker = daemon.client();
       for (const [id, one] of await ownContainers(docker, host.data_key, 'machine')) {
         if (kept(id)) continue;
         lost.push(id);
@@ -98,7 +106,7 @@ export function dockerDriver(o: DockerDriverOptions): IsolationDriver {
 
 interface DockerHost {
   options: DockerDriverOptions;
-  docker: Docker;
+  daemon: Daemon;
   data_key: string;
   sampler: ReturnType<typeof containerSampler>;
   /** Ids of machines this driver object supervises. */
@@ -138,7 +146,8 @@ class Starting {
 
   async start(): Promise<Machine> {
     const { host, spec } = this;
-    const { docker, data_key, options } = host;
+    const { daemon, data_key, options } = host;
+    const docker = daemon.client();
     host.registry ??= readRegistrySettings(options);
     const all = await host.registry;
     const registry = forKind(all, spec.kind);
@@ -275,7 +284,8 @@ class Starting {
   async cleanUp(): Promise<Partial<MachineExit>> {
     const disk_bytes = this.spec.kind === 'build' ? ((await this.disk?.peak()) ?? null) : null;
     this.disk?.stop();
-    if (this.container) await removeContainer(this.host.docker, this.container.id).catch(() => undefined);
+    if (this.container)
+      await removeContainer(this.host.daemon.client(), this.container.id).catch(() => undefined);
     await this.egress?.close();
     await removeTree(this.private_dir);
     this.host.running.delete(this.spec.id);

@@ -48,7 +48,7 @@ describe('docker runtime', { skip: missing ?? false }, async () => {
   });
   const root_image = await baseImage();
   const runtime = dockerRuntime(options);
-  const engine = openDocker(docker.socket);
+  const engine = openDocker(docker.socket).client();
   const newId = () => `ins_${randomBytes(6).toString('hex')}`;
 
   // What a failed test left must not fail the next.

@@ -7,6 +7,7 @@ import type { Adoption, ImageRuntime, InstanceSpec } from '../runtime.ts';
 import { dataKey } from '../sweep.ts';
 import { containerOptions, instanceCapabilities } from './container.ts';
 import {
+  type Daemon,
   daemonProblem,
   dockerMessage,
   ensureImage,
@@ -39,14 +40,15 @@ const SIZE_CHECK_MS = 10_000;
  * a bridge network per deployment. They go on when the engine ends; the next one adopts them by their labels.
  */
 export function dockerRuntime(o: DockerRuntimeOptions): ImageRuntime {
-  const docker = openDocker(o.socket);
+  const daemon = openDocker(o.socket);
   const data_key = dataKey(o.data_dir);
   const running: RuntimeHost['running'] = new Map();
-  const host = { docker, sampler: containerSampler(), running };
+  const host = { daemon, sampler: containerSampler(), running };
   const range = o.network_range ?? INSTANCE_RANGE;
   let guarded: ReturnType<typeof closeLinkLocal> | undefined;
 
   async function create(spec: InstanceSpec): Promise<Docker.Container> {
+    const docker = daemon.client();
     const image_id = await ensureImage(docker, data_key, spec.image);
     const network = await ensureNetwork(docker, { data_key, deployment_id: spec.deployment_id, range });
     guarded ??= closeLinkLocal(range);
@@ -59,7 +61,7 @@ export function dockerRuntime(o: DockerRuntimeOptions): ImageRuntime {
   return {
     name: 'docker',
     survives_engine: true,
-    selfTest: () => selfTest(docker, data_key, range),
+    selfTest: () => selfTest(daemon, data_key, range),
     async start(spec) {
       checkInstance(spec);
       let container: Docker.Container | undefined;
@@ -68,13 +70,14 @@ export function dockerRuntime(o: DockerRuntimeOptions): ImageRuntime {
         await container.start();
         return await watchInstance(host, container, spec, null);
       } catch (error) {
-        if (container) await removeContainer(docker, container.id).catch(() => undefined);
+        if (container) await removeContainer(daemon.client(), container.id).catch(() => undefined);
         throw new Error(`instance ${spec.id} could not be started: ${dockerMessage(error)}`, {
           cause: error,
         });
       }
     },
     async adopt(of: Adoption) {
+      const docker = daemon.client();
       const found = (await ownContainers(docker, data_key, 'instance')).get(of.id);
       if (found?.State !== 'running') return null;
       return await watchInstance(host, docker.getContainer(found.Id), of, of.logs_since);
@@ -84,6 +87,7 @@ export function dockerRuntime(o: DockerRuntimeOptions): ImageRuntime {
       running.clear();
     },
     async sweep(keep) {
+      const docker = daemon.client();
       const found = await ownContainers(docker, data_key, 'instance');
       const lost = [...found].filter(([id]) => !keep.has(id));
       for (const [id, one] of lost) {
@@ -98,7 +102,7 @@ export function dockerRuntime(o: DockerRuntimeOptions): ImageRuntime {
 }
 
 interface RuntimeHost {
-  docker: Docker;
+  daemon: Daemon;
   sampler: ReturnType<typeof containerSampler>;
   running: Map<string, { run: ContainerRun; close(): void }>;
 }
@@ -110,7 +114,8 @@ async function watchInstance(
   spec: Pick<InstanceSpec, 'id' | 'limits' | 'on_output'>,
   since: Date | null,
 ): Promise<Machine> {
-  const { docker, sampler, running } = host;
+  const { sampler, running } = host;
+  const docker = host.daemon.client();
   const info = await container.inspect();
   const output = followLog(docker, container, { ...spec, since });
   const stop_signal = await imageStopSignal(docker, info.Image);
@@ -232,9 +237,10 @@ async function removeIdleImages(docker: Docker, data_key: string): Promise<void>
 }
 
 /** Loads and runs a program, and reads what it said. */
-async function selfTest(docker: Docker, data_key: string, range: string): Promise<SelfTest> {
-  const problem = await daemonProblem(docker);
+async function selfTest(daemon: Daemon, data_key: string, range: string): Promise<SelfTest> {
+  const problem = await daemonProblem(daemon);
   if (problem !== null) return problem;
+  const docker = daemon.client();
   const image = probeImage(arch);
   if (image === null) return { ok: false, reason: `nobody has tried it on ${arch} yet`, install: null };
   const id = `selftest_${process.pid}_${Date.now()}`;

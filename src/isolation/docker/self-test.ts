@@ -1,19 +1,18 @@
 import { randomBytes } from 'node:crypto';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type Docker from 'dockerode';
 import type { DriverOptions, IsolationDriver, SelfTest } from '../driver.ts';
 import { runForTest } from '../self-test.ts';
 import { quoted } from './container.ts';
-import { daemonProblem } from './engine.ts';
+import { type Daemon, daemonProblem } from './engine.ts';
 
 /** Runs a machine that tries to look outside; it must see nothing of the host and have nothing to write to. */
 export async function selfTest(
-  docker: Docker,
+  daemon: Daemon,
   o: DriverOptions,
   start: IsolationDriver['start'],
 ): Promise<SelfTest> {
-  const problem = await daemonProblem(docker);
+  const problem = await daemonProblem(daemon);
   if (problem !== null) return problem;
   const bait = join(o.data_dir, `.selftest-${randomBytes(8).toString('hex')}`);
   await writeFile(bait, 'bait', { mode: 0o600 });
@@ -32,7 +31,7 @@ export async function selfTest(
   try {
     const seen = await runForTest({ start }, o.work_dir, script);
     if (seen !== 'works') return { ok: false, reason: `a test machine did not work: ${seen}`, install: null };
-    const { ServerVersion } = await docker.info();
+    const { ServerVersion } = await daemon.client().info();
     return { ok: true, detail: `Docker ${ServerVersion}; containers without capabilities and network` };
   } finally {
     await rm(bait, { force: true });

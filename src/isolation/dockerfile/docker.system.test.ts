@@ -31,7 +31,7 @@ describe('Dockerfile builds by Docker', { skip: dockerMissing() ?? false }, () =
   imageBuildCases(() => bench);
 
   it('removes the image it built from the daemon', async () => {
-    const names = (await openDocker(socket).listImages()).flatMap((one) => one.RepoTags ?? []);
+    const names = (await openDocker(socket).client().listImages()).flatMap((one) => one.RepoTags ?? []);
     assert.deepEqual(
       names.filter((name) => name.includes('-build')),
       [],

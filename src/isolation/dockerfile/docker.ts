@@ -36,7 +36,7 @@ const INSTALL_CLIENT =
  * own: steps are sampled on this host. Where that is not enough, build in a microVM.
  */
 export function dockerImageBuilder(o: DockerImageBuilderOptions): ImageBuilder {
-  const docker = openDocker(o.socket);
+  const daemon = openDocker(o.socket);
   const data_key = dataKey(o.data_dir);
   const client = o.docker ?? findProgram('docker');
 
@@ -58,14 +58,15 @@ export function dockerImageBuilder(o: DockerImageBuilderOptions): ImageBuilder {
         },
       });
       if (exit.reason !== 'exited' || exit.exit_code !== 0) return { exit, archive: null };
-      const fits = await save(docker, tag, spec);
+      const fits = await save(daemon.client(), tag, spec);
       if (fits) return { exit, archive: 'docker' };
       return {
         exit: { ...exit, reason: 'out_of_disk', detail: 'The image is larger than the limit.' },
         archive: null,
       };
     } finally {
-      await docker
+      await daemon
+        .client()
         .getImage(tag)
         .remove()
         .catch(() => undefined);
@@ -78,13 +79,13 @@ export function dockerImageBuilder(o: DockerImageBuilderOptions): ImageBuilder {
     async selfTest() {
       if (client === null)
         return { ok: false, reason: 'the docker client is not installed', install: INSTALL_CLIENT };
-      const problem = await daemonProblem(docker);
+      const problem = await daemonProblem(daemon);
       if (problem !== null) return problem;
-      const { ServerVersion } = await docker.info();
+      const { ServerVersion } = await daemon.client().info();
       return await buildForTest(o.work_dir, build, `BuildKit in Docker ${ServerVersion}`);
     },
     async prune(max_bytes) {
-      await docker.pruneBuilder({ all: true, 'keep-storage': Math.floor(max_bytes) } as object);
+      await daemon.client().pruneBuilder({ all: true, 'keep-storage': Math.floor(max_bytes) } as object);
     },
   };
 }

@@ -33,7 +33,7 @@ export function processDriver(o: DriverOptions): IsolationDriver {
       if (seen !== 'works') return { ok: false, reason: `a test command answered: ${seen}`, install: null };
       return { ok: true, detail: 'runs commands as plain processes; isolates nothing' };
     },
-    base: () => describeBase(host.search_path, 'moving'),
+    base: () => describeBase(host.search_path, host.answers, 'moving'),
     start: (spec) =>
       startMachine(host, spec, ({ private_dir, tools, registry, marks, limit_arguments }) => {
         // Tools that Kiln does not know keep working here: the host's search path comes after the known ones.

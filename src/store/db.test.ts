@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { sql } from 'kysely';
+import { openDatabase } from './db.ts';
+
+test('a later start finds its migrations done, and carries out what is missing', async () => {
+  const dir = await mkdtemp(path.join(os.tmpdir(), 'kiln-db-'));
+  const start = async (change?: string) => {
+    const { db, close } = await openDatabase({ dir });
+    try {
+      if (change) await sql.raw(change).execute(db);
+      const { rows } = await sql<{ name: string }>`
+        select name from kysely_migration order by name`.execute(db);
+      return rows.map((row) => row.name);
+    } finally {
+      await close();
+    }
+  };
+  try {
+    const first = await start();
+    assert.ok(first.includes('001-start'));
+    assert.deepEqual(await start(), first);
+    // Its column is there already: that it complains shows that it was not passed over.
+    await start(`delete from kysely_migration where name = '${first.at(-1)}'`);
+    await assert.rejects(start(), /could not be migrated.*already exists/);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+});
+
+test('a database that a newer Kiln has migrated is refused', async () => {
+  const dir = await mkdtemp(path.join(os.tmpdir(), 'kiln-db-'));
+  try {
+    const { db, close } = await openDatabase({ dir });
+    await sql`insert into kysely_migration (name, timestamp) values ('999-later', '2999-01-01')`.execute(db);
+    await close();
+    await assert.rejects(openDatabase({ dir }), /could not be migrated.*999-later/);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+});

@@ -1,0 +1,66 @@
+/**
+ * An empty database as `initdb` leaves it, made once when Kiln is installed: initdb takes PGlite 2.5 s, a copy of its
+ * folder a fraction of that. It is kept with the installed packages and belongs to one version of PGlite.
+ */
+import { constants, readFileSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, open, readdir, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** Where it is for the PGlite that is installed. */
+export function preparedFolder(): string {
+  const entry = fileURLToPath(import.meta.resolve('@electric-sql/pglite'));
+  const root = path.join(path.dirname(entry), '..');
+  const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  return path.join(root, '..', '..', '.kiln', `database-${version}`);
+}
+
+/** Makes it with `initdb`, unless it is there. Two at once do no harm. */
+export async function prepareDatabase(to: string, initdb: (dir: string) => Promise<void>): Promise<void> {
+  if (await hasEntries(to)) return;
+  await mkdir(path.dirname(to), { recursive: true });
+  const made = await mkdtemp(`${to}.`);
+  try {
+    await initdb(made);
+    await flush(made);
+    await rename(made, to).catch(async (error) => {
+      if (!(await hasEntries(to))) throw error;
+    });
+  } finally {
+    await rm(made, { recursive: true, force: true });
+  }
+}
+
+/** Puts a copy at `dir` if nothing is in it yet, whole or not at all. Without one to copy `dir` stays as it is. */
+export async function placePrepared(dir: string, from: string): Promise<void> {
+  if (!(await hasEntries(from)) || (await hasEntries(dir))) return;
+  const copy = `${dir}.new`;
+  await rm(copy, { recursive: true, force: true });
+  await mkdir(copy, { recursive: true, mode: 0o700 });
+  const entries = await readdir(from, { recursive: true, withFileTypes: true });
+  const at = (one: (typeof entries)[number], root: string) =>
+    path.join(root, path.relative(from, one.parentPath), one.name);
+  const folders = entries.filter((one) => one.isDirectory()).map((one) => at(one, copy));
+  for (const folder of folders.sort()) await mkdir(folder, { mode: 0o700 });
+  const files = entries.filter((one) => one.isFile());
+  await Promise.all(files.map((one) => copyFile(at(one, from), at(one, copy), constants.COPYFILE_FICLONE)));
+  // Takes the place of an empty folder only.
+  await rename(copy, dir);
+}
+
+/** What loses its content in a power cut would be copied to every first start from then on. */
+async function flush(dir: string): Promise<void> {
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true });
+  for (const one of entries.filter((entry) => entry.isFile())) {
+    const file = await open(path.join(one.parentPath, one.name));
+    await file.sync();
+    await file.close();
+  }
+}
+
+async function hasEntries(dir: string): Promise<boolean> {
+  const entries = await readdir(dir).catch(() => []);
+  return entries.length > 0;
+}
