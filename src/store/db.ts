@@ -15,6 +15,7 @@ import * as migration005 from './migrations/005-verify.ts';
 import * as migration006 from './migrations/006-build-report.ts';
 import { placePrepared, preparedFolder } from './prepared.ts';
 import type { Tables } from './schema.ts';
+import { SyncedFiles, withSync } from './synced-files.ts';
 
 export type Db = Kysely<Tables>;
 export type Trx = Transaction<Tables>;
@@ -107,10 +108,12 @@ const IN_MEMORY = 'memory://';
 const PGLITE_BUFFERS = ['-c', 'shared_buffers=32MB'];
 
 async function openPglite(dir: string): Promise<Database> {
-  // PGlite's own parameters turn fsync off: what was committed outlives the engine's
-  // death, and the machine's only as far as the system had written it by itself.
+  const startParams = [...PGlite.defaultStartParams, ...PGLITE_BUFFERS];
   if (dir !== IN_MEMORY) await placePrepared(dir, preparedFolder());
-  const pglite = await PGlite.create(dir, { startParams: [...PGlite.defaultStartParams, ...PGLITE_BUFFERS] });
+  const pglite =
+    dir === IN_MEMORY
+      ? await PGlite.create(dir, { startParams })
+      : await PGlite.create({ fs: new SyncedFiles(dir), startParams: withSync(startParams) });
   const db = new Kysely<Tables>({ dialect: new PGliteDialect({ pglite }) });
   return {
     kind: 'pglite',

@@ -7,6 +7,8 @@ import { copyFile, mkdir, mkdtemp, open, readdir, rename, rm } from 'node:fs/pro
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+const FLUSHED_AT_ONCE = 8;
+
 /** Where it is for the PGlite that is installed. */
 export function preparedFolder(): string {
   const entry = fileURLToPath(import.meta.resolve('@electric-sql/pglite'));
@@ -46,18 +48,22 @@ export async function placePrepared(dir: string, from: string): Promise<void> {
   for (const folder of folders.sort()) await mkdir(folder, { mode: 0o700 });
   const files = entries.filter((one) => one.isFile());
   await Promise.all(files.map((one) => copyFile(at(one, from), at(one, copy), constants.COPYFILE_FICLONE)));
+  await flush(copy);
   // Takes the place of an empty folder only.
   await rename(copy, dir);
 }
 
-/** What loses its content in a power cut would be copied to every first start from then on. */
+/** So that no file has its name without its content after a power cut. */
 async function flush(dir: string): Promise<void> {
   const entries = await readdir(dir, { recursive: true, withFileTypes: true });
-  for (const one of entries.filter((entry) => entry.isFile())) {
-    const file = await open(path.join(one.parentPath, one.name));
-    await file.sync();
-    await file.close();
-  }
+  const files = entries.filter((entry) => entry.isFile());
+  const next = async (): Promise<void> => {
+    for (let one = files.pop(); one !== undefined; one = files.pop()) {
+      const file = await open(path.join(one.parentPath, one.name));
+      await file.sync().finally(() => file.close());
+    }
+  };
+  await Promise.all(Array.from({ length: FLUSHED_AT_ONCE }, next));
 }
 
 async function hasEntries(dir: string): Promise<boolean> {
