@@ -1,7 +1,7 @@
 /** Workspaces that change: between two snapshots, and during one. */
 import assert from 'node:assert/strict';
 import { renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
-import { chmod, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -31,6 +31,81 @@ describe('an unchanged workspace', () => {
     await store.delete(first.key);
     const third = await snap();
     assert.deepEqual([third.unchanged, third.reused, third.sha256], [false, false, first.sha256]);
+  });
+
+  it('is recognised by stat alone, with what was left out, whatever happened to the list of its files', async () => {
+    await using temporary = await scratch();
+    const tree = { 'a/b': '1', 'nöt\nplain': '2', 'node_modules/x': '3', '.env': 'K=1' };
+    const { root, cache_file, snap } = await workshop(temporary.dir, tree);
+    await settle();
+    const first = await snap();
+    assert.deepEqual([first.left_out, first.secrets_left_out], [['node_modules/'], ['.env']]);
+    const { length } = await readFile(`${cache_file}.look`);
+    const second = await snap();
+    assert.deepEqual(
+      [second.unchanged, second.sha256, second.left_out],
+      [true, first.sha256, first.left_out],
+    );
+    assert.deepEqual(second.secrets_left_out, ['.env']);
+    // Other rules are another snapshot.
+    assert.equal((await snap({ wanted: 'all' })).unchanged, false);
+    for (const broken of ['', '{', `${'x'.repeat(length)}`]) {
+      await writeFile(`${cache_file}.look`, broken);
+      assert.equal((await snap()).sha256, first.sha256);
+    }
+    // A folder's own times tell that something was put in or taken out, also where the walk would not look at it.
+    await settle();
+    await snap();
+    await writeFile(join(root, 'a/.env'), 'K=2');
+    const third = await snap();
+    assert.deepEqual([third.unchanged, third.secrets_left_out], [true, ['.env', 'a/.env']]);
+  });
+
+  it('is not mistaken by the stats of last time for one with any kind of change', async () => {
+    const changes: Record<string, (root: string) => unknown> = {
+      'content of the same size, times put back': (root) => {
+        const { atime, mtime } = statSync(join(root, 'a/b'));
+        writeFileSync(join(root, 'a/b'), 'X');
+        utimesSync(join(root, 'a/b'), atime, mtime);
+      },
+      'a new file, the times of its folder put back': (root) => {
+        const { atime, mtime } = statSync(join(root, 'a'));
+        writeFileSync(join(root, 'a/new'), '');
+        utimesSync(join(root, 'a'), atime, mtime);
+      },
+      'a file renamed': (root) => renameSync(join(root, 'a/b'), join(root, 'a/c')),
+      'a file that went': (root) => rmSync(join(root, 'a/b')),
+      'a folder moved': (root) => renameSync(join(root, 'a'), join(root, 'z')),
+      'a folder in the place of another': (root) => {
+        renameSync(join(root, 'a'), join(root, '../kept'));
+        renameSync(join(root, '../other'), join(root, 'a'));
+      },
+      'a link to a folder in its place': async (root) => {
+        renameSync(join(root, 'a'), join(root, '../kept'));
+        await symlink('../kept', join(root, 'a'));
+      },
+      'a rule that leaves something out': (root) => writeFile(join(root, '.kilnignore'), 'a\n'),
+      'a rule changed in a file that leaves itself out': (root) =>
+        writeFile(join(root, '.kilnignore'), '.kilnignore\na\n'),
+      'an executable bit': (root) => chmod(join(root, 'top'), 0o755),
+    };
+    const of = async (change: (root: string) => unknown, what: string) => {
+      await using temporary = await scratch();
+      const hides = what.includes('leaves itself out');
+      const tree = { 'a/b': '1', top: '2', ...(hides ? { '.kilnignore': '.kilnignore\n' } : {}) };
+      const { root, snap, cache_file } = await workshop(temporary.dir, tree);
+      await mkdir(join(root, '../other'));
+      await writeFile(join(root, '../other/b'), '1');
+      await settle();
+      const first = await snap();
+      assert.ok((await stat(`${cache_file}.look`)).size > 0, what);
+      await change(root);
+      const now = await snap();
+      // The folder in the place of another holds the same: read again, and found to be equal.
+      const equal = what.includes('in the place of another');
+      assert.deepEqual([now.unchanged, now.sha256 === first.sha256], [false, equal], what);
+    };
+    await Promise.all(Object.entries(changes).map(([what, change]) => of(change, what)));
   });
 
   it('is not mistaken for one with any kind of change', async () => {
@@ -99,6 +174,7 @@ describe('an unchanged workspace', () => {
       (await readFile(cache_file, 'utf8')).slice(0, -10),
     ]) {
       await writeFile(cache_file, broken);
+      await writeFile(`${cache_file}.look`, broken);
       const again = await snap();
       assert.deepEqual([again.unchanged, again.sha256], [false, first.sha256], broken);
       assert.equal((await snap()).unchanged, true, broken);

@@ -1,6 +1,8 @@
 /**
  * Stage 1's work: freezes a workspace into a canonical tar, keyed by its digest, in the object store.
  *
+ *   stat what was there last time (threads) ─► all the same? ─yes─► done, nothing listed
+ *                                                    │no
  *   walk and stat (threads) ─► same as last time? ─yes─► done, nothing read
  *                                             │no
  *                     read + hash (thread) ─► zstd (thread) ─► temporary file ─► store
@@ -14,8 +16,10 @@ import { KilnError } from '../domain/errors.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
 import type { Wanted } from './exclude.ts';
 import { type Listing, withoutGone } from './listing.ts';
+import { keepLook, lookQuickly, type Made } from './quick-look.ts';
 import { fingerprint, readCache, writeCache } from './snapshot-cache.ts';
 import { surveySource } from './survey.ts';
+import type { SourceRules } from './survey-thread.ts';
 import { BLOCK, END_BYTES, paddedSize } from './tar-format.ts';
 import { writeTarFile } from './tar-pipe.ts';
 import type { TarTask } from './tar-writer.ts';
@@ -77,8 +81,8 @@ export async function snapshotSource(o: SnapshotOptions): Promise<Snapshot> {
   try {
     const root = realRoot(o.root);
     const freezing = new Freezing(o, root);
-    await freezing.look();
-    const found = (await freezing.recognise()) ?? (await freezing.read());
+    const found =
+      (await freezing.lookQuickly()) ?? (await freezing.lookAndRecognise()) ?? (await freezing.read());
     const { left_out, secrets_left_out } = freezing;
     return { ...found, left_out, secrets_left_out, duration_ms: performance.now() - started_ms };
   } catch (error) {
@@ -102,27 +106,57 @@ class Freezing {
     this.#root = root;
   }
 
-  async look(): Promise<void> {
-    const { output_path, include_git, keep_outputs = false, wanted = 'source', limits, signal } = this.#o;
+  get #rules(): SourceRules {
+    const { output_path, include_git, keep_outputs = false, wanted = 'source' } = this.#o;
+    return { output_path, include_git, keep_outputs, wanted };
+  }
+
+  async lookQuickly(): Promise<Found | null> {
+    const { cache_file, limits, signal } = this.#o;
+    signal?.throwIfAborted();
+    if (!cache_file) return null;
+    const made = await lookQuickly(lookFile(cache_file), this.#root, this.#rules, limits.max_files);
+    if (!made || made.size_bytes > limits.max_bytes) return null;
+    this.left_out = made.left_out;
+    this.secrets_left_out = made.secrets_left_out;
+    return await this.#stored(made);
+  }
+
+  async lookAndRecognise(): Promise<Found | null> {
+    await this.#look();
+    const { cache_file } = this.#o;
+    if (!cache_file) return null;
+    const cache = await readCache(cache_file);
+    if (!cache || cache.fingerprint !== fingerprint(this.#listing, Number.POSITIVE_INFINITY)) return null;
+    const found = await this.#stored(cache);
+    if (found) await this.#remember(cache_file, this.#listing, found);
+    return found;
+  }
+
+  async #look(): Promise<void> {
+    const { limits, signal } = this.#o;
     signal?.throwIfAborted();
     this.#looked_at_ms = Date.now();
-    const rules = { output_path, include_git, keep_outputs, wanted };
-    const survey = await surveySource(this.#root, rules, limits.max_files);
+    const survey = await surveySource(this.#root, this.#rules, limits.max_files);
     this.left_out = survey.left_out;
     this.secrets_left_out = survey.secrets_left_out;
     this.#listing = survey.listing;
     refuseTooLarge(this.#listing, limits.max_bytes);
   }
 
-  async recognise(): Promise<Found | null> {
-    if (!this.#o.cache_file) return null;
-    const cache = await readCache(this.#o.cache_file);
-    if (!cache || cache.fingerprint !== fingerprint(this.#listing, Number.POSITIVE_INFINITY)) return null;
-    const key = keyOf(cache.sha256);
+  async #stored(of: { sha256: string; size_bytes: number; files: number }): Promise<Found | null> {
+    const { sha256, size_bytes, files } = of;
+    const key = keyOf(sha256);
     const stored = await this.#o.store.head(key);
     if (!stored) return null;
-    const { sha256, size_bytes, files } = cache;
     return { sha256, size_bytes, files, key, stored_bytes: stored.size_bytes, reused: true, unchanged: true };
+  }
+
+  async #remember(cache_file: string, listing: Listing, of: Omit<Made, 'left_out' | 'secrets_left_out'>) {
+    const { left_out, secrets_left_out } = this;
+    const { sha256, size_bytes, files } = of;
+    const made = { sha256, size_bytes, files, left_out, secrets_left_out };
+    await keepLook(lookFile(cache_file), this.#root, this.#rules, listing, this.#looked_at_ms, made);
   }
 
   async read(): Promise<Found> {
@@ -131,7 +165,7 @@ class Freezing {
     const path = join(tmp_dir, `snapshot-${process.pid}-${next_temporary++}.tar.zst`);
     let first = true;
     const prepare = async () => {
-      if (!first) await this.look();
+      if (!first) await this.#look();
       first = false;
       return this.#tarTask();
     };
@@ -141,8 +175,10 @@ class Freezing {
       const key = keyOf(sha256);
       const put = await store.putFile(key, path);
       if (cache_file) {
-        const seen = fingerprint(withoutGone({ paths: tar.paths, rows: tar.rows }), this.#looked_at_ms);
+        const listing = withoutGone({ paths: tar.paths, rows: tar.rows });
+        const seen = fingerprint(listing, this.#looked_at_ms);
         await writeCache(cache_file, seen === null ? null : { fingerprint: seen, sha256, size_bytes, files });
+        await this.#remember(cache_file, listing, { sha256, size_bytes, files });
       }
       return { sha256, size_bytes, files, key, stored_bytes, reused: put.existed, unchanged: false };
     } finally {
@@ -162,6 +198,8 @@ class Freezing {
     };
   }
 }
+
+const lookFile = (cache_file: string) => `${cache_file}.look`;
 
 function keyOf(sha256: string): string {
   return `sources/${sha256}.tar.zst`;

@@ -62,7 +62,8 @@ export async function surveyTree(
   return settleListing({ paths, rows: await statInThreads(root, paths) }, walk.folders);
 }
 
-async function statInThreads(root: string, paths: string[]): Promise<Float64Array> {
+/** A stat row per path (see ROW), in their order. @throws TreeUnreadable */
+export async function statInThreads(root: string, paths: string[]): Promise<Float64Array> {
   const threads = Math.max(1, Math.min(SPREAD, Math.floor(paths.length / MIN_STATS_PER_THREAD)));
   const share = Math.ceil(paths.length / threads);
   const parts = await Promise.all(
