@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { openAnswers } from './answers.ts';
 import {
+  forImage,
   forKind,
+  LINK_FOLDERS,
   npmConfig,
   npmNodedir,
   pipConfig,
@@ -35,6 +37,19 @@ describe('registry settings', () => {
     assert.equal(npmConfig(lines, false), kept);
     assert.match(npmConfig(lines, true), /u:p@npm.example\/\n(.*\n)*.*_authToken=secret/);
     assert.doesNotMatch(npmConfig(lines, true), /script-shell|email/);
+  });
+
+  it('keeps the host’s own system out of images', () => {
+    const env = {
+      ...{ npm_package_config_node_gyp_nodedir: '/usr', SSL_CERT_DIR: '/etc/ssl/certs' },
+      ...{ PIP_FIND_LINKS: '/opt/wheels', SSL_CERT_FILE: '/etc/ssl/ca.pem', GOPROXY: 'https://go.example' },
+    };
+    const settings = { env, files: [], paths: ['/usr', '/etc/ssl/certs', '/opt/wheels', '/etc/ssl/ca.pem'] };
+    const { paths } = forImage(settings);
+    assert.deepEqual(paths.sort(), ['/etc/ssl/ca.pem', '/opt/wheels']);
+    const copied = forImage(settings, LINK_FOLDERS);
+    assert.deepEqual(copied.paths, ['/etc/ssl/ca.pem']);
+    assert.deepEqual(copied.env, { SSL_CERT_FILE: '/etc/ssl/ca.pem', GOPROXY: 'https://go.example' });
   });
 
   it('hands the headers of Node to node-gyp in a way that npm does not warn about', () => {

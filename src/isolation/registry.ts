@@ -83,6 +83,19 @@ export function forKind(settings: RegistrySettings, kind: MachineSpec['kind']): 
   return { env, files: [], paths: namedPaths(env, []) };
 }
 
+/** Folders of packages, which a machine can only use where they are brought into it. */
+export const LINK_FOLDERS = ['PIP_FIND_LINKS', 'UV_FIND_LINKS'];
+
+/**
+ * For a machine whose root is an image: without what describes the host's own system (headers of its Node, its folder of
+ * certificates), and without the variables named. Shown there, `nodedir=/usr` would put the host's /usr over the image's.
+ */
+export function forImage(settings: RegistrySettings, without: readonly string[] = []): RegistrySettings {
+  const left_out = ['npm_package_config_node_gyp_nodedir', 'SSL_CERT_DIR', ...without];
+  const env = Object.fromEntries(Object.entries(settings.env).filter(([name]) => !left_out.includes(name)));
+  return { ...settings, env, paths: namedPaths(env, settings.files) };
+}
+
 /** `https://user:password@host/` → `https://host/`, for every URL in the text. */
 export function withoutCredentials(text: string): string {
   return text.replace(/([a-z][a-z0-9+.-]*:\/\/)[^/\s,|]*@/gi, '$1');

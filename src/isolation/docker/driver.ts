@@ -17,7 +17,7 @@ import { openEgress } from '../network/egress.ts';
 import { readHostNetwork } from '../network/host-network.ts';
 import { type Egress, type EgressOptions, OPEN_NETWORK, proxyEnvironment } from '../network/policy.ts';
 import { makeScanner } from '../processes.ts';
-import { forKind, type RegistrySettings, readRegistrySettings } from '../registry.ts';
+import { forImage, forKind, type RegistrySettings, readRegistrySettings } from '../registry.ts';
 import { checkSpec, makePrivateDir, removeTree } from '../scratch.ts';
 import { dataKey, sweepMachines } from '../sweep.ts';
 import { containerOptions, imageEnvironment, startScript } from './container.ts';
@@ -150,7 +150,7 @@ class Starting {
     const docker = daemon.client();
     host.registry ??= readRegistrySettings(options);
     const all = await host.registry;
-    const registry = forKind(all, spec.kind);
+    const registry = forImage(forKind(all, spec.kind));
     await makePrivateDir(this.private_dir, registry.files);
     await this.openEgress(all);
     await this.writeFiles(registry);

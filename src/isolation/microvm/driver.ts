@@ -1,6 +1,6 @@
 import type { Capabilities, IsolationDriver, MachineSpec } from '../driver.ts';
 import { makeScanner } from '../processes.ts';
-import { forKind, type RegistrySettings, readRegistrySettings } from '../registry.ts';
+import { forImage, forKind, LINK_FOLDERS, type RegistrySettings, readRegistrySettings } from '../registry.ts';
 import { checkSpec } from '../scratch.ts';
 import { dataKey, sweepMachines } from '../sweep.ts';
 import type { Hypervisor } from './hypervisor.ts';
@@ -54,7 +54,7 @@ export function microvmDriver(
   };
   const settings = async (kind: MachineSpec['kind']) => {
     registry ??= readRegistrySettings(o);
-    return forKind(await registry, kind);
+    return forImage(forKind(await registry, kind), LINK_FOLDERS);
   };
   const startOn = async (host: VmHost, spec: MachineSpec, boot_ms?: number) => {
     await checkSpec(spec, { own_kernel: true });

@@ -32,13 +32,6 @@ const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 export const VCPUS = 2;
 /** The host's own proxy cannot be reached from a machine; its policy's proxy is set instead. */
 const HOST_PROXIES = /^(https?_proxy|all_proxy|no_proxy)$/i;
-/** Names a folder of the host that the machine does not have. */
-const HOST_FOLDERS = [
-  'npm_package_config_node_gyp_nodedir',
-  'SSL_CERT_DIR',
-  'PIP_FIND_LINKS',
-  'UV_FIND_LINKS',
-];
 
 /** The steps from a spec to a running machine; whatever fails on the way leaves nothing behind. */
 export class Start {
@@ -179,9 +172,7 @@ export class Start {
   async job(): Promise<Job> {
     const { spec, registry, host } = this;
     const networked = this.hasNetwork();
-    const env = Object.entries(registry.env).filter(
-      ([name]) => !HOST_FOLDERS.includes(name) && !HOST_PROXIES.test(name),
-    );
+    const env = Object.entries(registry.env).filter(([name]) => !HOST_PROXIES.test(name));
     return {
       kind: 'workspace',
       run: { shell: spec.command },
