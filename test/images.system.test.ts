@@ -234,6 +234,24 @@ describe('images', { skip, timeout: 60 * 60_000 }, () => {
     assert.equal(await retried(() => content('snake')), 'flask in a machine');
   });
 
+  test('an npm app is built in a container, on the same base', { timeout: PUBLISH_MS }, async () => {
+    await kiln.stop();
+    kiln = await start({ isolation: 'docker', 'instance-isolation': 'docker' });
+    const { version, log } = await publish('contained', await npmApp());
+    assert.equal(await page('contained'), 'two days are 172800000 ms');
+    const release = (id: string) => kiln.ask('GET', `/releases/${id}`);
+    const [built, other] = [
+      await release(version.release_id),
+      await release(live.greeter.version.release_id),
+    ];
+    assert.equal(built.kind, 'oci', log);
+    const blobs = ({ artifact_manifest }: Json): string[] => artifact_manifest.blob_keys;
+    assert.ok(
+      blobs(built).some((key) => blobs(other).includes(key)),
+      'the layer of the base',
+    );
+  });
+
   async function content(name: string): Promise<string> {
     const answer = await kiln.get(live[name].deployment);
     assert.equal(answer.status, 200, answer.body);

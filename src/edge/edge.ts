@@ -10,7 +10,7 @@ import type { ObjectStore } from '../store/objects/port.ts';
 import { DEFAULT_LIMITS, type EdgeLimits } from './limits.ts';
 import { type EdgeError, sendError, sendRedirect } from './pages.ts';
 import { type ProxyContext, proxy } from './proxy.ts';
-import { type Log, type Route, type RouteFeed, RouteFollower, type RouteTable } from './routes.ts';
+import { type Log, type Route, type RouteFeed, RouteFollower, type RouteTable, UNREAD } from './routes.ts';
 import { Sites } from './sites.ts';
 import { SmallFiles } from './small-files.ts';
 import { serveStatic } from './static.ts';
@@ -40,7 +40,7 @@ export interface EdgeOptions {
 export interface Edge {
   url: string;
   port: number;
-  /** The generation of the live table that is served; 0 before the first. */
+  /** The generation of the live table that is served; -1 before it was read. */
   generation(): number;
   /** Reads the live table now; resolves to the generation served afterwards, rejects when the feed fails. */
   refresh(): Promise<number>;
@@ -264,7 +264,7 @@ class EdgeServer implements Edge {
     const is_base = target.host === this.#options.base_domain.toLowerCase();
     const page = is_base ? this.#options.index_page?.() : null;
     if (page != null) return { kind: 'page', page };
-    return deny(table.generation === 0 ? 'STARTING' : 'NO_SUCH_SITE');
+    return deny(table.generation === UNREAD ? 'STARTING' : 'NO_SUCH_SITE');
   }
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { emptyRoute, type Logged, MemoryFeed } from './fixture.ts';
-import { type FollowOptions, RouteFollower, RouteTable } from './routes.ts';
+import { type FollowOptions, RouteFollower, RouteTable, UNREAD } from './routes.ts';
 
 function follower(t: TestContext, feed: MemoryFeed, options: Partial<FollowOptions> = {}) {
   const swaps: number[] = [];
@@ -95,7 +95,7 @@ test('a feed that fails at the start is followed as soon as it works', async (t)
   feed.failing = true;
   const { following } = follower(t, feed, { scan_interval_ms: 10 });
   await following.start();
-  assert.equal(following.table.generation, 0);
+  assert.equal(following.table.generation, UNREAD);
   feed.failing = false;
   assert.equal(await following.waitFor(1, 1000), true);
 });

@@ -67,9 +67,11 @@ export interface FollowOptions {
 
 /** After a failure the feed is asked again this soon, then ever later up to the scan interval. */
 const RETRY_MS = 250;
+/** Older than any. */
+export const UNREAD = -1;
 
 export class RouteFollower {
-  /** Generation 0 until the feed was read once. */
+  /** Generation -1 until the feed was read once; that of an install without any deployment is 0. */
   table: RouteTable;
   readonly #options: FollowOptions;
   readonly #waiters = new Set<{ generation: number; resolve: () => void }>();
@@ -83,7 +85,7 @@ export class RouteFollower {
 
   constructor(options: FollowOptions) {
     this.#options = options;
-    this.table = new RouteTable(0, [], options.base_domain);
+    this.table = new RouteTable(UNREAD, [], options.base_domain);
   }
 
   /** Subscribes and reads once. Does not reject: a feed that fails is tried again until it works. */

@@ -4,7 +4,7 @@ import http from 'node:http';
 import type net from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
-import { appRoute, ask, edgeFor, MemoryObjects, staticRoute } from './fixture.ts';
+import { appRoute, ask, edgeFor, MemoryFeed, MemoryObjects, staticRoute } from './fixture.ts';
 
 /**
  * A version of the app that answers with its own name only, in several parts. `kill` is what the reconciler does
@@ -153,4 +153,19 @@ test('a site that turns into an app and back: every answer is one or the other',
   await readers;
   app.kill();
   assert.deepEqual([...seen].toSorted(), ['app', 'site']);
+});
+
+test('before the table was read the edge is starting; where nothing was ever published there is no such site', async (t) => {
+  const feed = new MemoryFeed();
+  feed.generation = 0;
+  feed.failing = true;
+  const { edge } = await edgeFor(t, [], { feed });
+  const seen = async () => {
+    const { status, headers } = await ask(edge.port, '/');
+    return [status, headers['x-kiln-error']];
+  };
+  assert.deepEqual(await seen(), [503, 'STARTING']);
+  feed.failing = false;
+  await edge.refresh();
+  assert.deepEqual(await seen(), [404, 'NO_SUCH_SITE']);
 });
