@@ -91,6 +91,9 @@ export class Start {
       await this.clear();
       const why = error instanceof Error ? error.message : String(error);
       throw new Error(`machine ${spec.id} could not be started: ${why}`, { cause: error });
+    } finally {
+      // Only now: booting another would slow this start down.
+      pool?.fill();
     }
   }
 
@@ -113,7 +116,7 @@ export class Start {
     const cache = this.cache();
     const { shape } = this.o.warm!;
     const warm = (await this.fits(shape)) ? pool.take() : null;
-    if (warm === null) return pool.fill();
+    if (warm === null) return;
     const tar = join(warm.dir, 'job.tar');
     try {
       const size = await this.packJob(tar);
@@ -124,7 +127,6 @@ export class Start {
       [this.warm, this.dir, this.user] = [warm, warm.dir, warm.user];
     } finally {
       if (this.warm === null) pool.giveBack(warm);
-      pool.fill();
     }
     await fillInput(tar, warm);
     if (cache === null || shape.cache_bytes === 0) return;
