@@ -3,7 +3,7 @@
  * whose times and inode are as they were holds the names that it held, so what was left out is left out still, too.
  */
 import { createHash } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
 import type { Listing } from './listing.ts';
 import { RACY_MS } from './snapshot-cache.ts';
@@ -23,6 +23,16 @@ export type Made = z.infer<typeof Made>;
 
 const FORMAT = 1;
 const Header = z.object({ format: z.literal(FORMAT), key: z.string(), stats: z.string(), made: Made });
+
+/**
+ * File systems (statfs type) on which a folder's times tell of every name that comes or goes, at once: not a network's, where
+ * they may be remembered for a minute, nor what some other system serves.
+ */
+const TRUSTED: ReadonlySet<number> = new Set([
+  ...[0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x2fc12fc1], // ext2 to ext4, XFS, Btrfs, F2FS, ZFS
+  ...[0x01021994, 0x794c7630], // tmpfs, overlayfs
+  0x1a, // APFS
+]);
 
 /** The root and the rules, whether they are in the snapshot or not. */
 const ALSO = ['', '.kilnignore'];
@@ -47,7 +57,8 @@ export async function lookQuickly(
 }
 
 /**
- * Remembers a listing, or forgets: `made` null, or anything in it so young that it could change without showing it.
+ * Remembers a listing and what was made of it, or forgets: on a file system that is not trusted, and when anything in it is so
+ * young that it could change without showing it.
  * `looked_at_ms` is the time before the listing was begun. Never fails.
  */
 export async function keepLook(
@@ -56,7 +67,7 @@ export async function keepLook(
   rules: SourceRules,
   { paths, rows }: Listing,
   looked_at_ms: number,
-  made: Made | null,
+  made: Made,
 ): Promise<void> {
   const temporary = `${file}.${process.pid}.${process.hrtime.bigint()}.tmp`;
   try {
@@ -64,13 +75,18 @@ export async function keepLook(
     const all = new Float64Array(rows.length + also.length);
     all.set(rows);
     all.set(also, rows.length);
-    if (made === null || youngest(all) > looked_at_ms - RACY_MS) return await rm(file, { force: true });
+    const settled = youngest(all) <= looked_at_ms - RACY_MS;
+    if (!settled || !(await keepsFolderTimes(root))) return await rm(file, { force: true });
     const header = { format: FORMAT, key: keyOf(root, rules), stats: digestOf(all), made };
     await writeFile(temporary, `${JSON.stringify(header)}\n${paths.join('\0')}`, { flag: 'wx', mode: 0o600 });
     await rename(temporary, file);
   } catch {
     await rm(temporary, { force: true }).catch(() => {});
   }
+}
+
+export async function keepsFolderTimes(dir: string): Promise<boolean> {
+  return TRUSTED.has((await statfs(dir)).type);
 }
 
 function keyOf(root: string, rules: SourceRules): string {
