@@ -45,6 +45,9 @@ export interface ImageRuntime {
   adopt(of: Adoption): Promise<Machine | null>;
   /** Lets go without ending: what survives goes on. Afterwards the engine may exit. */
   release(): Promise<void>;
-  /** Removes every instance of this data folder except `keep`; images nobody keeps too. Returns their ids. */
+  /**
+   * Removes every instance of this data folder except `keep`, and images nobody keeps. Returns their ids. What this object
+   * started or adopted itself is its owner's to stop, and may stay.
+   */
   sweep(keep: ReadonlySet<string>): Promise<string[]>;
 }

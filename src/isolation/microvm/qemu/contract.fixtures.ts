@@ -1,7 +1,7 @@
 /** QEMU machines for tests: on a small builder image that is made once per host and kept in the temporary folder. */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ImageConfig } from '../../../domain/image.ts';
+import type { ImageConfig, ImageRunConfig } from '../../../domain/image.ts';
 import { extractTar } from '../../../source/extract.ts';
 import { packTree } from '../../../source/pack.ts';
 import type { DriverOptions, IsolationDriver } from '../../driver.ts';
@@ -31,6 +31,20 @@ export const TEST_PARTS = { pack: packTree, unpack: extractTar, allow_emulation:
 /** The name and shape that the contract's engine process expects. */
 export async function qemuDriver(o: DriverOptions): Promise<IsolationDriver> {
   return makeDriver({ ...o, ...TEST_PARTS, image: await testImage() } satisfies MicrovmOptions);
+}
+
+/** The builder image as the image of an instance: only its root file system is looked at. */
+export function builderAsImage(builder: BuilderImage, config: ImageRunConfig): MachineImage {
+  const never = () => {
+    throw new Error('only the squashfs is needed');
+  };
+  return {
+    digest: `sha256:${builder.digest}`,
+    manifest: null as never,
+    config: { architecture: 'amd64', os: 'linux', config, rootfs: { type: 'layers', diff_ids: [] } },
+    ...{ blob: never, dockerArchive: never },
+    squashfs: async () => [builder.rootfs_squashfs],
+  };
 }
 
 /** Instances beside the driver's machines. */
