@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
-import { afterEach, it } from 'node:test';
+import { after, afterEach, it } from 'node:test';
 import type { ImageRunConfig } from '../../domain/image.ts';
 import type { Limits, Machine, MachineExit } from '../driver.ts';
 import type { MachineImage } from '../image.ts';
@@ -39,9 +39,20 @@ interface Started {
 
 /** The cases, inside a `describe` of the driver. */
 export function instanceCases(bench: RuntimeBench): void {
-  const runtime = bench.open();
+  const opened: ImageRuntime[] = [];
+  const open = () => {
+    const one = bench.open();
+    opened.push(one);
+    return one;
+  };
+  const runtime = open();
   // What a failed test left must not fail the next.
-  afterEach(() => bench.open().sweep(new Set()));
+  afterEach(async () => {
+    await open().sweep(new Set());
+  });
+  after(async () => {
+    for (const one of opened) await one.release();
+  });
 
   async function start(
     config: ImageRunConfig,
@@ -145,7 +156,7 @@ export function instanceCases(bench: RuntimeBench): void {
   });
 
   it('contract: goes on without its engine, and is adopted by the next; its log continues', async () => {
-    const engine = bench.open();
+    const engine = open();
     const one = await server({}, engine);
     await isReady(one);
     await ask(one.spec, '/before');
@@ -170,7 +181,7 @@ export function instanceCases(bench: RuntimeBench): void {
   });
 
   it('contract: sweeps what nobody keeps, and nothing else', async () => {
-    const engine = bench.open();
+    const engine = open();
     const [kept, lost] = [await server({}, engine), await server({ deployment_id: 'dep_other' }, engine)];
     for (const one of [kept, lost]) await isReady(one);
     await engine.release();
