@@ -10,10 +10,21 @@ export interface Conversation {
     event: E,
     patience_ms: number,
   ): Promise<Extract<GuestEvent, { event: E }> | null>;
+  /**
+   * Says a word until its answer comes, or null after a time. The agent's shell loses what it has read of a line when its
+   * time to listen ends in the middle of it.
+   */
+  ask<E extends GuestEvent['event']>(
+    word: 'ports' | 'usage',
+    event: E,
+    patience_ms: number,
+  ): Promise<Extract<GuestEvent, { event: E }> | null>;
   /** When the guest was heard last (performance.now()). */
   heard_at(): number;
   close(): void;
 }
+
+export const AGAIN_MS = 1000;
 
 export function converse(channel: Duplex, on_event: (event: GuestEvent) => void): Conversation {
   const last = new Map<string, GuestEvent>();
@@ -35,9 +46,18 @@ export function converse(channel: Duplex, on_event: (event: GuestEvent) => void)
     .on('data', read)
     .on('error', () => channel.destroy())
     .on('close', giveUp);
-  return {
+  const talk: Conversation = {
     say(word) {
       if (!channel.destroyed) channel.write(`${word}\n`);
+    },
+    async ask(word, event, patience_ms) {
+      for (const give_up_at = performance.now() + patience_ms; ; ) {
+        const left_ms = give_up_at - performance.now();
+        if (channel.destroyed || left_ms <= 0) return null;
+        talk.say(word);
+        const answer = await talk.next(event, Math.min(AGAIN_MS, left_ms));
+        if (answer !== null) return answer;
+      }
     },
     last: (event) => (last.get(event) ?? null) as never,
     next(event, patience_ms) {
@@ -59,4 +79,5 @@ export function converse(channel: Duplex, on_event: (event: GuestEvent) => void)
     heard_at: () => heard_at,
     close: () => channel.destroy(),
   };
+  return talk;
 }

@@ -4,7 +4,7 @@ import { readStatus } from '../machine.ts';
 import type { Egress } from '../network/policy.ts';
 import { makeGate } from '../output.ts';
 import { removeTree } from '../scratch.ts';
-import type { Conversation } from './conversation.ts';
+import { AGAIN_MS, type Conversation } from './conversation.ts';
 import { returnCache } from './drives.ts';
 import { takeOutput } from './exchange.ts';
 import { type GuestEvent, readPorts, type Usage } from './guest/protocol.ts';
@@ -129,12 +129,12 @@ export class VmRun {
       },
       listening: async () => {
         if (this.gone) return [];
-        this.talk.say('ports');
-        return readPorts((await this.talk.next('ports', ASK_MS * host.hypervisor.slowness))?.rows ?? []);
+        const patience_ms = ASK_MS * host.hypervisor.slowness;
+        return readPorts((await this.talk.ask('ports', 'ports', patience_ms))?.rows ?? []);
       },
       usage: async () => {
-        if (!this.gone) this.talk.say('usage');
-        const beat = this.gone ? null : await this.talk.next('beat', ASK_MS * host.hypervisor.slowness);
+        const patience_ms = ASK_MS * host.hypervisor.slowness;
+        const beat = this.gone ? null : await this.talk.ask('usage', 'beat', patience_ms);
         const { memory_bytes = 0, processes = 0 } = beat ?? {};
         return { memory_bytes, processes };
       },
@@ -186,12 +186,18 @@ export class VmRun {
     if (this.gone || this.ended_at !== null || this.end !== null) return;
     this.reasonIs('killed');
     const kill_at = performance.now() + grace_ms;
-    if (this.kill_at === null && grace_ms > 0) this.talk.say('term');
+    if (this.kill_at === null && grace_ms > 0) this.terminate();
     if (this.kill_at !== null && this.kill_at <= kill_at) return;
     this.kill_at = kill_at;
     clearTimeout(this.kill_timer);
     // What has ended in time is taken in peace.
     this.kill_timer = setTimeout(() => this.ended_at ?? this.vm.kill(), grace_ms);
+  }
+
+  /** Said until it is over: see Conversation.ask. The agent means it once. */
+  terminate(): void {
+    this.talk.say('term');
+    this.timers.push(setInterval(() => this.talk.say('term'), AGAIN_MS));
   }
 
   async follow(): Promise<MachineExit> {

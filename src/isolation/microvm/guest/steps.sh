@@ -169,6 +169,13 @@ listening() {
   say "{\"event\":\"ports\",\"rows\":[$rows]}"
 }
 
+# Said again until it was heard, and meant once: a second signal ends many servers at once.
+terminate() {
+  [ -z "$terminated" ] || return
+  terminated=1
+  while read -r pid; do kill -TERM "$pid" 2>/dev/null; done < $group/cgroup.procs
+}
+
 # One loop hears the host, samples, and notices the end. 100 ms a turn; the disk and the sign of life every tenth.
 follow_command() {
   reason=exited peak_memory=0 peak_tasks=0 peak_disk=0 disk=0 cpu=0 turn=0 terminated=
@@ -177,10 +184,7 @@ follow_command() {
       case $line in
         ports) listening ;;
         usage) sample; beat ;;
-        term)
-          terminated=1
-          while read -r pid; do kill -TERM "$pid" 2>/dev/null; done < $group/cgroup.procs
-          ;;
+        term) terminate ;;
       esac
     fi
     sample
