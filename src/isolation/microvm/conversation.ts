@@ -24,6 +24,7 @@ export interface Conversation {
   close(): void;
 }
 
+/** How long after a word that was not answered it is said again. */
 export const AGAIN_MS = 1000;
 
 export function converse(channel: Duplex, on_event: (event: GuestEvent) => void): Conversation {
