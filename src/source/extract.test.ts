@@ -67,7 +67,15 @@ describe('extractTar', () => {
       { name: 'large', content: Buffer.alloc(2_000_000, 'l') },
     );
     const sha256 = createHash('sha256').update(tar).digest('hex');
-    for (const [what, bytes] of Object.entries({ tar, gzip: gzipSync(tar), zstd: zstdCompressSync(tar) })) {
+    const halves = [tar.subarray(0, 1_000_000), tar.subarray(1_000_000)];
+    const forms = {
+      tar,
+      gzip: gzipSync(tar),
+      'gzip of two members': Buffer.concat(halves.map((half) => gzipSync(half))),
+      zstd: zstdCompressSync(tar),
+      'zstd of two frames': Buffer.concat(halves.map((half) => zstdCompressSync(half))),
+    };
+    for (const [what, bytes] of Object.entries(forms)) {
       for (const size of [1_000_003, 4096, 5]) {
         if (size === 5 && bytes.length > 100_000) continue;
         await using temporary = await scratch();
@@ -283,8 +291,6 @@ describe('a hostile archive', () => {
     const zip = unpack(temporary.dir, Buffer.from('PK\x03\x04zip zip zip'));
     await assert.rejects(zip, isCode('INVALID_ARCHIVE', /zip; send a tar/));
     await assert.rejects(unpack(temporary.dir, Buffer.from('hello')), isCode('INVALID_ARCHIVE', /cut short/));
-    const two_frames = Buffer.concat([zstdCompressSync(header('a', '0')), zstdCompressSync(END)]);
-    await assert.rejects(unpack(temporary.dir, two_frames), isCode('INVALID_ARCHIVE', /one frame/));
     const truncated = gzipSync(await archive({ name: 'a' })).subarray(0, -12);
     await assert.rejects(unpack(temporary.dir, truncated), isCode('INVALID_ARCHIVE', /damaged/));
   });

@@ -2,12 +2,13 @@ import { createReadStream } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { MessageChannel } from 'node:worker_threads';
-import { createGunzip, createZstdDecompress, constants as zlib } from 'node:zlib';
+import { createGunzip, constants as zlib } from 'node:zlib';
 import { KilnError } from '../domain/errors.ts';
 import type { Extracted } from './extract-thread.ts';
 import { invalidArchive } from './tar-reader.ts';
 import { runTask } from './threads.ts';
 import type { UnpackLimits } from './unpack.ts';
+import { isSkippable, zstdDecoded } from './zstd.ts';
 
 /** A stored archive is not what its key says, or cannot even be read as one. Its code is STORAGE_FAILED. */
 export class DigestMismatch extends KilnError {
@@ -126,12 +127,10 @@ export async function* decompressed(input: Readable): AsyncGenerator<Buffer> {
   }
   const magic = Buffer.concat(first);
   const all = rejoined(magic, pieces);
-  const decoder = decoderFor(magic);
-  if (!decoder) return yield* all;
+  const decode = decoderFor(magic);
+  if (!decode) return yield* all;
   try {
-    yield* Readable.from(all, { objectMode: false })
-      .on('error', (error) => decoder.destroy(error))
-      .pipe(decoder);
+    yield* decode(Readable.from(all, { objectMode: false }));
   } catch (error) {
     if (!String((error as NodeJS.ErrnoException).code).match(/^(Z_|ZSTD_|ERR_ZSTD|ERR_ZLIB)/)) throw error;
     throw invalidArchive(`The archive is damaged (${(error as Error).message})`);
@@ -143,12 +142,18 @@ async function* rejoined(first: Buffer, rest: AsyncIterator<Buffer>): AsyncGener
   for (let next = await rest.next(); !next.done; next = await rest.next()) yield next.value;
 }
 
-function decoderFor(magic: Buffer) {
+function decoderFor(magic: Buffer): ((input: Readable) => Readable) | null {
   const starts = (...bytes: number[]) => bytes.every((byte, i) => magic[i] === byte);
-  if (starts(0x1f, 0x8b)) return createGunzip({ chunkSize: PIECE_BYTES });
-  if (starts(0x28, 0xb5, 0x2f, 0xfd)) {
+  if (starts(0x1f, 0x8b)) {
+    return (input) => {
+      const decoder = createGunzip({ chunkSize: PIECE_BYTES });
+      return input.on('error', (error) => decoder.destroy(error)).pipe(decoder);
+    };
+  }
+  const is_skippable = magic.length >= 4 && isSkippable(magic.readUInt32LE());
+  if (is_skippable || starts(0x28, 0xb5, 0x2f, 0xfd)) {
     const params = { [zlib.ZSTD_d_windowLogMax]: MAX_ZSTD_WINDOW_LOG };
-    return createZstdDecompress({ chunkSize: PIECE_BYTES, params });
+    return (input) => zstdDecoded(input, { chunkSize: PIECE_BYTES, params });
   }
   const foreign = starts(0x50, 0x4b)
     ? 'zip'

@@ -96,9 +96,7 @@ export class TarReader {
   /** Call after the last piece. What follows the end marker is not looked at. */
   finish(): void {
     if (this.#ended) return;
-    throw invalidArchive(
-      'The archive is cut short: its end marker is missing (zstd archives must be one frame, as the zstd tool writes)',
-    );
+    throw invalidArchive('The archive is cut short: its end marker is missing');
   }
 
   #onHeader(block: Buffer): void {
