@@ -225,8 +225,10 @@ describe('packTree', () => {
 
   it('compresses with zstd to the same tar', async () => {
     await using temporary = await scratch();
-    const large = Buffer.alloc(20 * 1024 * 1024, 'large enough for the digest thread ');
-    const root = await plant(join(temporary.dir, 'root'), { a: 'x'.repeat(100_000), large });
+    const root = await plant(join(temporary.dir, 'root'), {
+      a: 'x'.repeat(100_000),
+      b: Buffer.alloc(500_000),
+    });
     const plain = await pack(temporary.dir, root);
     const packed = await pack(temporary.dir, root, { compress: 'zstd' });
     const stored = await readFile(packed.out_path);

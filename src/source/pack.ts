@@ -1,7 +1,8 @@
 import { realpathSync } from 'node:fs';
+import type { Compression } from './lanes.ts';
 import { sortByBytes } from './listing.ts';
 import { surveyTree } from './survey.ts';
-import { type Compression, writeTarFile } from './tar-pipe.ts';
+import { writeTarFile } from './tar-file.ts';
 import type { TarSummary, TarTask } from './tar-writer.ts';
 import { KIND, ROW, TarTooLarge } from './tree.ts';
 import { realRoot } from './walk.ts';

@@ -1,13 +1,11 @@
 /**
- * Shared memory between the thread that reads a tree, the one that hashes it and the compressor: a ring of slabs, so that
- * a large tree needs no more memory than a small one and nothing is copied on the way.
+ * Shared memory between the thread that reads a tree and who consumes the tar: a ring of slabs, so that a large tree needs no
+ * more memory than a small one and nothing is copied on the way.
  *
- *   reader ── {slot, length} ─► streamTar ─┬─► consumer (zstd, file) ─┐
- *      ▲                                   └─► digest thread         ─┤
- *      └─────────────── the slot is free again when both are done ◄───┘
+ *   reader ── {slot, length} ─► streamTar ──► consumer
+ *      ▲                                          │
+ *      └──────── the slot is free again ◄─────────┘
  */
-import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import type { MessagePort } from 'node:worker_threads';
 import { SLAB_BYTES, type SlabSink } from './tar-writer.ts';
 
@@ -63,22 +61,4 @@ export function slabSender(slabs: Slabs, port: MessagePort): SlabSink {
       port.postMessage({ slot, length } satisfies FullSlab);
     },
   };
-}
-
-/** The digest thread's end: hashes each slab it is told about and says so; 'end' answers the digest. */
-export async function digestSlabs(slabs: Slabs, port: MessagePort): Promise<string> {
-  const digest = createHash('sha256');
-  const ended = new Promise<void>((resolve) => {
-    port.on('message', (message: FullSlab | 'end') => {
-      if (message === 'end') {
-        resolve();
-        return;
-      }
-      digest.update(viewSlab(slabs, message));
-      port.postMessage(message.slot);
-    });
-  });
-  await Promise.race([ended, once(port, 'close')]);
-  port.close();
-  return digest.digest('hex');
 }

@@ -5,7 +5,7 @@
  *                                                    │no
  *   walk and stat (threads) ─► same as last time? ─yes─► done, nothing read
  *                                             │no
- *                     read + hash (thread) ─► zstd (thread) ─► temporary file ─► store
+ *                       read, zstd and hash (threads) ─► temporary file ─► store
  *
  * Symlinks are stored as they are, never followed, also those that point out of the root: the tar then holds a
  * name, not content, and what unpacks it never writes or reads through links.
@@ -20,9 +20,8 @@ import { keepLook, lookQuickly, type Made } from './quick-look.ts';
 import { fingerprint, readCache, writeCache } from './snapshot-cache.ts';
 import { surveySource } from './survey.ts';
 import type { SourceRules } from './survey-thread.ts';
+import { type TarOrder, writeTarFile } from './tar-file.ts';
 import { BLOCK, END_BYTES, paddedSize } from './tar-format.ts';
-import { writeTarFile } from './tar-pipe.ts';
-import type { TarTask } from './tar-writer.ts';
 import { errno, KIND, ROW, TarTooLarge, TreeUnreadable } from './tree.ts';
 import { realRoot } from './walk.ts';
 
@@ -167,7 +166,7 @@ class Freezing {
     const prepare = async () => {
       if (!first) await this.#look();
       first = false;
-      return this.#tarTask();
+      return this.#tarOrder();
     };
     try {
       const tar = await writeTarFile({ prepare, path, compress: 'zstd', signal });
@@ -186,7 +185,7 @@ class Freezing {
     }
   }
 
-  #tarTask(): Omit<TarTask, 'want_sha256'> {
+  #tarOrder(): TarOrder {
     return {
       root: this.#root,
       prefix: '',

@@ -6,13 +6,14 @@ import { join } from 'node:path';
 import { afterEach, describe, it, mock } from 'node:test';
 import { hashPaths } from './hash.ts';
 import { statPaths } from './stat.ts';
-import { writeTarFile } from './tar-pipe.ts';
+import { writeTarFile } from './tar-file.ts';
+import { orderEntries } from './tar-plan.ts';
 import { SLAB_BYTES, type TarTask, writeTar } from './tar-writer.ts';
 import { plant, scratch } from './tree.fixtures.ts';
 import { KIND, ROW } from './tree.ts';
 
 function taskFor(root: string, paths: string[]): TarTask {
-  return {
+  const task = {
     root,
     prefix: '',
     paths,
@@ -20,22 +21,26 @@ function taskFor(root: string, paths: string[]): TarTask {
     copies: new Map(),
     extra: [],
     want_index: true,
-    want_sha256: true,
     max_bytes: 1e9,
   };
+  return { ...task, entries: orderEntries(task) };
 }
 
 /** Runs the writer in this thread, and answers the tar as well. */
 function write(task: TarTask) {
   const parts: Buffer[] = [];
   let slab = Buffer.alloc(0);
-  const summary = writeTar(task, {
-    take: () => {
-      slab = Buffer.alloc(SLAB_BYTES);
-      return slab;
+  const summary = writeTar(
+    task,
+    { from: 0, to: task.entries.length },
+    {
+      take: () => {
+        slab = Buffer.alloc(SLAB_BYTES);
+        return slab;
+      },
+      give: (length) => parts.push(slab.subarray(0, length)),
     },
-    give: (length) => parts.push(slab.subarray(0, length)),
-  });
+  );
   const tar = Buffer.concat(parts);
   const content = (name: string) => {
     const found = summary.index.find((entry) => entry.name === name)!;

@@ -1,6 +1,6 @@
 /**
- * Writes a tree as a canonical tar into slabs, synchronously: it runs in a thread of its own, where blocking
- * calls are three times as fast as their asynchronous forms and disturb nobody.
+ * Writes a tree, or a share of one, as a canonical tar into slabs, synchronously: it runs in a thread of its own, where
+ * blocking calls are three times as fast as their asynchronous forms and disturb nobody.
  *
  * A file is trusted only when nothing about it changed from before the read to after it. Files smaller than a slab
  * are read again in place until they settle. A larger one is already hashed by then, so the whole tar starts
@@ -8,9 +8,8 @@
  */
 
 import { isUtf8 } from 'node:buffer';
-import { createHash, type Hash, hash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readlinkSync, readSync } from 'node:fs';
-import { isBefore } from './listing.ts';
 import { fillRow, isUnchanged } from './stat.ts';
 import { BLOCK, END_BYTES, encodeHeader, paddedSize } from './tar-format.ts';
 import {
@@ -25,43 +24,46 @@ import {
   TreeUnreadable,
 } from './tree.ts';
 
-export const SLAB_BYTES = 4 * 1024 * 1024;
+export const SLAB_BYTES = 2 * 1024 * 1024;
 const MAX_READS = 5;
 const BACKOFF_MS = 10;
 
-/** Where the bytes go: `take` gives an empty slab and may block until there is one, `give` hands it on. */
+/** Where the bytes go: `take` gives an empty slab and may block until there is one, `give` hands it on, filled so far. */
 export interface SlabSink {
   take(): Buffer;
-  give(length: number): void;
+  give(length: number, is_last: boolean): void;
 }
 
 export interface TarTask {
   root: string;
   /** Put before every name that comes from the tree. */
   prefix: string;
-  /** Paths relative to the root, sorted by bytes, and their stat rows. */
+  /** Paths relative to the root, and their stat rows, which become those of the time of reading; vanished paths have kind `gone`. */
   paths: string[];
   rows: Float64Array;
   /** Paths whose content is that of another file of the tree (links turned into copies). */
   copies: Map<string, string>;
-  /** Files that are not in the tree, by full name in the archive, sorted by bytes. They win over the tree. */
+  /** Files that are not in the tree, by full name in the archive. */
   extra: { path: string; content: Uint8Array; executable: boolean }[];
+  /** What is in the archive, in its order: a place in `paths`, or -1 minus a place in `extra`. */
+  entries: Int32Array;
   want_index: boolean;
-  /** False: somebody else hashes the slabs (a large tree keeps two threads busy), and `sha256` stays empty. */
-  want_sha256: boolean;
   max_bytes: number;
 }
 
+/** Some entries that follow each other: the places in `entries` of the first and of the first that is no more in it. */
+export interface Share {
+  from: number;
+  to: number;
+}
+
 export interface TarSummary {
-  sha256: string;
   size_bytes: number;
   /** Sum of the contents. */
   file_bytes: number;
   /** Files and links. */
   files: number;
-  /** The rows as they were when the content was read; vanished paths have kind `gone`. */
-  rows: Float64Array;
-  /** Archive name, offset and size of the content, digest; regular files only, empty unless asked for. */
+  /** Archive name, offset in the share and size of the content, digest; regular files only, empty unless asked for. */
   index: { name: string; offset: number; size: number; sha256: string }[];
 }
 
@@ -72,12 +74,10 @@ class SlabWriter {
   #before = 0;
   readonly #sink: SlabSink;
   readonly #max_bytes: number;
-  readonly #digest: Hash | null;
 
-  constructor(sink: SlabSink, { max_bytes, want_sha256 }: TarTask) {
+  constructor(sink: SlabSink, max_bytes: number) {
     this.#sink = sink;
     this.#max_bytes = max_bytes;
-    this.#digest = want_sha256 ? createHash('sha256') : null;
     this.slab = sink.take();
   }
 
@@ -112,26 +112,31 @@ class SlabWriter {
 
   flush(): void {
     if (this.used === 0) return;
-    if (this.position > this.#max_bytes) throw new TarTooLarge(this.position, this.#max_bytes);
-    this.#digest?.update(this.slab.subarray(0, this.used));
-    this.#before += this.used;
-    this.#sink.give(this.used);
-    this.used = 0;
+    this.#give(false);
     this.slab = this.#sink.take();
   }
 
-  end(): string {
-    this.write(Buffer.alloc(END_BYTES));
-    this.flush();
-    return this.#digest?.digest('hex') ?? '';
+  end(): void {
+    this.#give(true);
+  }
+
+  #give(is_last: boolean): void {
+    if (this.position > this.#max_bytes) throw new TarTooLarge(this.position, this.#max_bytes);
+    this.#before += this.used;
+    const length = this.used;
+    this.used = 0;
+    this.#sink.give(length, is_last);
   }
 }
 
-/** @throws TreeUnreadable, TreeChanged (start again), TarTooLarge */
-export function writeTar(task: TarTask, sink: SlabSink): TarSummary {
+/**
+ * Writes a share; the one with the last entry ends the archive.
+ * @throws TreeUnreadable, TreeChanged (start again), TarTooLarge, and what the sink throws, which must have no errno
+ */
+export function writeTar(task: TarTask, share: Share, sink: SlabSink): TarSummary {
   const writer = new TarWriter(task, sink);
   try {
-    return writer.run();
+    return writer.run(share);
   } finally {
     writer.close();
   }
@@ -145,24 +150,20 @@ class TarWriter {
 
   constructor(task: TarTask, sink: SlabSink) {
     this.#task = task;
-    this.#out = new SlabWriter(sink, task);
+    this.#out = new SlabWriter(sink, task.max_bytes);
     this.#folders = new Folders(task.root);
-    this.#summary = { sha256: '', size_bytes: 0, file_bytes: 0, files: 0, rows: task.rows, index: [] };
+    this.#summary = { size_bytes: 0, file_bytes: 0, files: 0, index: [] };
   }
 
-  run(): TarSummary {
-    const { paths, prefix, extra } = this.#task;
-    let next_extra = 0;
-    for (let i = 0; i < paths.length; i++) {
-      const name = prefix + paths[i];
-      while (next_extra < extra.length && isBefore(extra[next_extra]!.path, name)) {
-        this.#extra(extra[next_extra++]!);
-      }
-      if (extra[next_extra]?.path !== name) this.#entry(i, name);
+  run({ from, to }: Share): TarSummary {
+    const { entries, extra } = this.#task;
+    for (const entry of entries.subarray(from, to)) {
+      if (entry < 0) this.#extra(extra[-1 - entry]!);
+      else this.#entry(entry);
     }
-    while (next_extra < extra.length) this.#extra(extra[next_extra++]!);
-    this.#summary.sha256 = this.#out.end();
+    if (to === entries.length) this.#out.write(Buffer.alloc(END_BYTES));
     this.#summary.size_bytes = this.#out.position;
+    this.#out.end();
     return this.#summary;
   }
 
@@ -170,16 +171,18 @@ class TarWriter {
     this.#folders.close();
   }
 
-  #entry(i: number, name: string): void {
-    const path = this.#task.paths[i]!;
+  #entry(i: number): void {
+    const { prefix, paths, rows } = this.#task;
+    const path = paths[i]!;
+    const name = prefix + path;
     const at = i * ROW.width;
-    const kind = this.#summary.rows[at + ROW.kind];
+    const kind = rows[at + ROW.kind];
     try {
       if (kind === KIND.dir) this.#out.write(encodeHeader('dir', name, 0));
       else if (kind === KIND.symlink) this.#link(path, name);
       else if (kind === KIND.file) this.#file(i, this.#task.copies.get(path) ?? path, name);
     } catch (error) {
-      if (isGone(error)) this.#summary.rows[at + ROW.kind] = KIND.gone;
+      if (isGone(error)) rows[at + ROW.kind] = KIND.gone;
       else if (isOtherKind(error)) throw new TreeChanged(path);
       else if (errno(error) !== '') throw new TreeUnreadable(path, `cannot be read (${errno(error)})`);
       else throw error;
@@ -202,7 +205,7 @@ class TarWriter {
   }
 
   #file(i: number, path: string, name: string): void {
-    const { rows } = this.#summary;
+    const { rows } = this.#task;
     const at = i * ROW.width;
     for (let attempt = 0; attempt < MAX_READS; attempt++) {
       if (attempt > 0) sleep(BACKOFF_MS * 2 ** attempt);
@@ -230,13 +233,12 @@ class TarWriter {
 
   /** False when the file changed meanwhile; nothing is written then. */
   #smallFile(i: number, fd: number, name: string, header: Buffer): boolean {
-    const size = this.#summary.rows[i * ROW.width + ROW.size]!;
+    const size = this.#task.rows[i * ROW.width + ROW.size]!;
     const out = this.#out;
     out.reserve(header.length + paddedSize(size));
     const start = out.used + header.length;
     const end = start + size;
-    if (readFully(fd, out.slab, start, size) !== size || !isUnchanged(this.#summary.rows, i, fd))
-      return false;
+    if (readFully(fd, out.slab, start, size) !== size || !isUnchanged(this.#task.rows, i, fd)) return false;
     header.copy(out.slab, out.used);
     const padded_end = start + paddedSize(size);
     out.slab.fill(0, end, padded_end);
@@ -248,7 +250,7 @@ class TarWriter {
   }
 
   #largeFile(i: number, fd: number, path: string, name: string, header: Buffer): void {
-    const size = this.#summary.rows[i * ROW.width + ROW.size]!;
+    const size = this.#task.rows[i * ROW.width + ROW.size]!;
     const out = this.#out;
     if (out.position + size > this.#task.max_bytes)
       throw new TarTooLarge(out.position + size, this.#task.max_bytes);
@@ -263,7 +265,7 @@ class TarWriter {
       out.used += got;
       done += got;
     }
-    if (!isUnchanged(this.#summary.rows, i, fd)) throw new TreeChanged(path);
+    if (!isUnchanged(this.#task.rows, i, fd)) throw new TreeChanged(path);
     out.pad();
     this.#count(name, offset, size, () => digest!.digest('hex'));
   }

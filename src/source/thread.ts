@@ -3,7 +3,8 @@ import { parentPort } from 'node:worker_threads';
 import { KilnError } from '../domain/errors.ts';
 import { extractInThread } from './extract-thread.ts';
 import { hashPaths } from './hash.ts';
-import { digestSlabs, slabSender } from './slabs.ts';
+import { digestLanes, OutputFailed, writeInLane } from './lanes.ts';
+import { slabSender } from './slabs.ts';
 import { statPaths } from './stat.ts';
 import { surveyInThread } from './survey-thread.ts';
 import { writeTar } from './tar-writer.ts';
@@ -19,11 +20,14 @@ async function run(task: Task): Promise<unknown> {
     case 'hash':
       return hashPaths(task.root, task.paths, task.rows);
     case 'digest':
-      return digestSlabs(task.slabs, task.port);
+      return digestLanes(task.lanes);
+    case 'lane':
+      return writeInLane(task);
     case 'extract':
       return extractInThread(task);
     case 'tar': {
-      const summary = writeTar(task.tar, slabSender(task.slabs, task.port));
+      const whole = { from: 0, to: task.tar.entries.length };
+      const summary = writeTar(task.tar, whole, slabSender(task.slabs, task.port));
       task.port.postMessage('end');
       return summary;
     }
@@ -39,6 +43,9 @@ function describe(error: unknown): TaskFault {
   if (error instanceof TreeChanged) return { type: 'changed', path: error.path };
   if (error instanceof TarTooLarge) {
     return { type: 'too_large', size_bytes: error.size_bytes, max_bytes: error.max_bytes };
+  }
+  if (error instanceof OutputFailed) {
+    return { type: 'output', code: (error.cause as NodeJS.ErrnoException).code, message: error.message };
   }
   return { type: 'other', message: error instanceof Error ? (error.stack ?? error.message) : String(error) };
 }

@@ -7,6 +7,7 @@ import { type MessagePort, type Transferable, Worker } from 'node:worker_threads
 import { type ErrorCode, KilnError } from '../domain/errors.ts';
 import type { Extracted, ExtractTask } from './extract-thread.ts';
 import type { Hashed } from './hash.ts';
+import type { LaneResult, Lanes, LaneTask } from './lanes.ts';
 import type { Slabs } from './slabs.ts';
 import type { Survey, SurveyTask } from './survey-thread.ts';
 import type { TarSummary, TarTask } from './tar-writer.ts';
@@ -17,7 +18,8 @@ export type Task =
   | { kind: 'stat'; root: string; paths: string[] }
   | { kind: 'hash'; root: string; paths: string[]; rows: Float64Array }
   | { kind: 'tar'; tar: TarTask; slabs: Slabs; port: MessagePort }
-  | { kind: 'digest'; slabs: Slabs; port: MessagePort }
+  | LaneTask
+  | { kind: 'digest'; lanes: Lanes }
   | ExtractTask;
 
 export interface TaskResults {
@@ -25,6 +27,7 @@ export interface TaskResults {
   stat: Float64Array;
   hash: Hashed;
   tar: TarSummary;
+  lane: LaneResult;
   digest: string;
   extract: Extracted;
 }
@@ -34,6 +37,7 @@ export type TaskFault =
   | { type: 'unreadable'; path: string; reason: string }
   | { type: 'changed'; path: string }
   | { type: 'too_large'; size_bytes: number; max_bytes: number }
+  | { type: 'output'; code: string | undefined; message: string }
   | { type: 'other'; message: string };
 
 /** How many threads one short task should be spread over. */
@@ -41,22 +45,30 @@ export const SPREAD = Math.max(2, Math.min(4, availableParallelism()));
 
 /**
  * Tasks at work at once, by kind. An extract waits for its input, which may come from a tar of this very process,
- * so those two must not compete for one allowance. A digest goes with a tar: they start in the same order.
+ * so those two must not compete for one allowance. A digest goes with lanes: they start in the same order.
  */
-const AT_ONCE: Record<Task['kind'], number> = { survey: 8, stat: 8, hash: 8, tar: 4, digest: 4, extract: 64 };
-const KEEP_IDLE = SPREAD;
-const KEEP_IDLE_MS = 30_000;
+const AT_ONCE: Record<Task['kind'], number> = {
+  survey: 8,
+  stat: 8,
+  hash: 8,
+  tar: 4,
+  lane: 4,
+  digest: 4,
+  extract: 64,
+};
+/** Lanes and a digest. */
+const KEEP_IDLE = SPREAD + 1;
+/** Who edits publishes every few minutes; starting the threads anew would be most of what a small snapshot takes. */
+const KEEP_IDLE_MS = 10 * 60_000;
 
 const idle: { worker: Worker; timer: NodeJS.Timeout }[] = [];
-const running: Record<Task['kind'], number> = { survey: 0, stat: 0, hash: 0, tar: 0, digest: 0, extract: 0 };
-const waiting: Record<Task['kind'], (() => void)[]> = {
-  survey: [],
-  stat: [],
-  hash: [],
-  tar: [],
-  digest: [],
-  extract: [],
-};
+const running = perKind(() => 0);
+const waiting = perKind((): (() => void)[] => []);
+
+function perKind<T>(make: () => T): Record<Task['kind'], T> {
+  const kinds = Object.keys(AT_ONCE).map((kind) => [kind, make()]);
+  return Object.fromEntries(kinds) as Record<Task['kind'], T>;
+}
 
 /**
  * Runs one task in a thread. Rejects with the error the task threw. After `deadline_ms` the thread is ended and the
@@ -146,6 +158,8 @@ function revive(fault: TaskFault): Error {
       return new TreeChanged(fault.path);
     case 'too_large':
       return new TarTooLarge(fault.size_bytes, fault.max_bytes);
+    case 'output':
+      return Object.assign(new Error(fault.message), { code: fault.code });
     case 'other':
       return new Error(fault.message);
   }
