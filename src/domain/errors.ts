@@ -220,7 +220,7 @@ export const ERROR_CODES = {
     fault: 'engine',
     retry: true,
     wire: 'UNAVAILABLE',
-    about: 'The engine is starting or stopping.',
+    about: 'The engine is starting or stopping, or its database did not take a change.',
   },
   INTERNAL_ERROR: {
     status: 500,

@@ -45,8 +45,6 @@ export interface Instance {
   restart_count: number;
   /** Not started again before this (back-off after a crash). */
   next_start_at: Date | null;
-  /** A warm instance is stopped after this. */
-  warm_until: Date | null;
   failure: Failure | null;
   last_health_check_at: Date | null;
   started_at: Date | null;

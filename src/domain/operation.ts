@@ -20,10 +20,6 @@ const NEXT: Record<OperationState, readonly OperationState[]> = {
   cancelled: [],
 };
 
-export function operationMayBecome(from: OperationState, to: OperationState): boolean {
-  return NEXT[from].includes(to);
-}
-
 export function isFinished(state: OperationState): boolean {
   return NEXT[state].length === 0;
 }

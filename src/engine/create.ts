@@ -15,7 +15,7 @@ import { registerEngine, removeEngine } from '../store/engine.ts';
 import { deleteEnvVar, setEnvVar } from '../store/env-var.ts';
 import { appendEvent } from '../store/event.ts';
 import { unlockAllIdempotent } from '../store/idempotency.ts';
-import { setInstanceRole, unstoppedInstances } from '../store/instance.ts';
+import { lockUnstopped, setInstanceRole } from '../store/instance.ts';
 import {
   expireLeasesOf,
   finishOperation,
@@ -25,6 +25,7 @@ import {
   unfinishedOf,
 } from '../store/operation.ts';
 import { getWorkspace } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import { type DoctorReport, examine } from './doctor.ts';
@@ -175,20 +176,21 @@ export class LocalEngine implements Engine {
   /** A queued one ends here; a running one when its worker has noticed, within seconds. */
   async cancel(operation_id: string): Promise<Operation> {
     const { db } = this.#ctx;
-    await db.transaction().execute(async (trx) => {
+    await transact(db, async (trx) => {
+      const found = await getOperation(trx, operation_id);
+      if (!found) throw new KilnError('NOT_FOUND', `There is no operation ${operation_id}.`);
+      await lockDeployment(trx, found.deployment_id);
       const operation = await requestCancel(trx, operation_id);
-      if (!operation) throw await this.#notCancellable(trx, operation_id);
+      if (!operation) throw await this.#finishedAlready(trx, operation_id);
       if (operation.state === 'queued') await this.#endQueued(trx, operation);
     });
     this.#worker.cancelled(operation_id);
     return this.waitForOperation(operation_id, 5000);
   }
 
-  async #notCancellable(trx: Trx, operation_id: string): Promise<KilnError> {
+  async #finishedAlready(trx: Trx, operation_id: string): Promise<KilnError> {
     const found = await getOperation(trx, operation_id);
-    return found
-      ? new KilnError('CONFLICT', `The operation ${operation_id} has ${found.state} already.`)
-      : new KilnError('NOT_FOUND', `There is no operation ${operation_id}.`);
+    return new KilnError('CONFLICT', `The operation ${operation_id} has ${found?.state} already.`);
   }
 
   async #endQueued(trx: Trx, operation: Operation): Promise<void> {
@@ -218,7 +220,7 @@ export class LocalEngine implements Engine {
   async scale(deployment: Deployment, replicas: number): Promise<Deployment> {
     if (replicas > this.#ctx.bounds.replicas)
       throw new KilnError('TOO_MANY', `At most ${this.#ctx.bounds.replicas} replicas per deployment.`);
-    const updated = await this.#ctx.db.transaction().execute(async (trx) => {
+    const updated = await transact(this.#ctx.db, async (trx) => {
       const row = await setReplicas(trx, deployment.id, replicas);
       await this.#tell(trx, row, 'deployment.scaled', { replicas });
       return row;
@@ -228,7 +230,7 @@ export class LocalEngine implements Engine {
   }
 
   async removeDeployment(deployment: Deployment): Promise<void> {
-    const running = await this.#ctx.db.transaction().execute(async (trx) => {
+    const running = await transact(this.#ctx.db, async (trx) => {
       await lockDeployment(trx, deployment.id);
       const unfinished = await unfinishedOf(trx, deployment.id);
       await markDeploymentDeleted(trx, deployment.id);
@@ -237,7 +239,7 @@ export class LocalEngine implements Engine {
         await requestCancel(trx, operation.id);
         if (operation.state === 'queued') await this.#endQueued(trx, operation);
       }
-      for (const instance of await unstoppedInstances(trx, { deployment_id: deployment.id }))
+      for (const instance of await lockUnstopped(trx, { deployment_id: deployment.id }))
         if (instance.role !== 'gating') await setInstanceRole(trx, instance, 'retired');
       await this.#tell(trx, deployment, 'deployment.deleted', { slug: deployment.slug });
       return unfinished.filter((operation) => operation.state === 'running');
@@ -247,14 +249,14 @@ export class LocalEngine implements Engine {
   }
 
   async setEnv(deployment: Deployment, vars: Parameters<Engine['setEnv']>[1]): Promise<void> {
-    await this.#ctx.db.transaction().execute(async (trx) => {
+    await transact(this.#ctx.db, async (trx) => {
       for (const row of vars) await setEnvVar(trx, this.#ctx.vault, { ...row, deployment_id: deployment.id });
       await this.#tell(trx, deployment, 'deployment.env_changed', { names: vars.map((row) => row.name) });
     });
   }
 
   async unsetEnv(deployment: Deployment, environment: string, name: string): Promise<boolean> {
-    return this.#ctx.db.transaction().execute(async (trx) => {
+    return transact(this.#ctx.db, async (trx) => {
       const found = await deleteEnvVar(trx, deployment.id, environment, name);
       if (found) await this.#tell(trx, deployment, 'deployment.env_changed', { names: [name] });
       return found;

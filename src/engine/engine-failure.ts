@@ -1,5 +1,6 @@
 import { KilnError } from '../domain/errors.ts';
 import { type Failure, failure, type Stage } from '../domain/failure.ts';
+import { StageDeadline } from './turn.ts';
 
 /** A fault of the engine or of its storage, told to the user: nothing of theirs is wrong, and trying again may help. */
 export function engineFailure(stage: Stage, error: unknown): Failure {
@@ -16,7 +17,7 @@ export function engineFailure(stage: Stage, error: unknown): Failure {
     return ours(stage, 'ARTIFACT_GONE', message, 'Publish again.');
   if (error instanceof KilnError && error.code === 'STORAGE_FAILED')
     return ours(stage, 'STORAGE_FAILED', message, 'Check the object store, then `kiln retry`.');
-  if (error instanceof Error && error.constructor.name === 'StageDeadline')
+  if (error instanceof StageDeadline)
     return ours(
       stage,
       'STAGE_TIMEOUT',

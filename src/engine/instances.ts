@@ -7,24 +7,26 @@
  *   retire ──► routes acknowledged ──► in-flight requests done, or `drain_ms` over ──► TERM, KILL ──► stopped
  */
 import { rm } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Instance } from '../domain/instance.ts';
 import type { Version } from '../domain/version.ts';
 import type { GateReplica } from '../health/gate.ts';
 import { isHealthy, probe } from '../health/probe.ts';
 import type { MachineExit } from '../isolation/driver.ts';
-import type { GatingInstances } from '../pipeline/run.ts';
+import type { GatingInstances, Run } from '../pipeline/run.ts';
 import { deploymentById } from '../store/deployment.ts';
 import {
   insertInstance,
   instanceById,
-  setInstanceRole,
+  type StateChange,
   setInstanceState,
   touchInstanceHealth,
   unstoppedInstances,
 } from '../store/instance.ts';
-import { ackedGeneration, currentGeneration } from '../store/route.ts';
+import { transact } from '../store/transact.ts';
 import { versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
+import { LONGEST_BACKOFF_MS, recordCrash, untilUnrouted } from './instance-end.ts';
 import {
   adoptMachine,
   crashFailure,
@@ -34,23 +36,19 @@ import {
   startMachine,
   toReplica,
 } from './instance-machine.ts';
-import { adjustReplicas, warmToEnd } from './replicas.ts';
+import { adjustReplicas, retireWarm, warmToEnd } from './replicas.ts';
 
 /** Probes that fail in a row before an instance leaves the routes, and before it is restarted. */
 const UNHEALTHY_AFTER = 3;
 const RESTART_AFTER = 15;
 /** Healthy for this long: earlier crashes are forgotten. Milliseconds. */
 const HEALTHY_SPELL_MS = 5 * 60_000;
-const BACKOFF_MS = [500, 1000, 2000, 4000, 8000, 15_000, 30_000];
-const ROUTES_ACK_MS = 10_000;
-
-type StateChange = Parameters<typeof setInstanceState>[3];
 
 export class Supervisor implements GatingInstances {
   readonly #ctx: EngineContext;
   readonly #running = new Map<string, Running>();
   /** Instances something is being done to; a second hand keeps off. */
-  readonly #busy = new Set<string>();
+  readonly #busy = new Map<string, Promise<unknown>>();
   readonly #ports = new Set<number>();
   /** Everything under way in the background; the end of the engine waits for it. */
   readonly #work = new Set<Promise<unknown>>();
@@ -64,48 +62,57 @@ export class Supervisor implements GatingInstances {
   }
 
   /** New instances of a version, to be proved by an operation. */
-  async start(version: Version, operation_id: string, log: (line: string) => void): Promise<GateReplica[]> {
+  async start(of: Pick<Run, 'version' | 'operation' | 'record' | 'log'>): Promise<GateReplica[]> {
+    const { version, operation } = of;
     const deployment = await deploymentById(this.#ctx.db, version.deployment_id);
     const replicas = Math.max(1, deployment?.desired_replicas ?? 1);
     const started: GateReplica[] = [];
+    const { tenant_id, deployment_id, id: version_id } = version;
     for (let replica = 0; replica < replicas; replica++) {
-      const row = await this.#ctx.db.transaction().execute((trx) =>
+      const row = await of.record((trx) =>
         insertInstance(trx, {
           id: this.#ctx.newId('ins'),
-          tenant_id: version.tenant_id,
-          deployment_id: version.deployment_id,
-          version_id: version.id,
-          release_id: version.release_id!,
-          operation_id,
-          engine_id: this.#ctx.id,
-          replica,
+          ...{ tenant_id, deployment_id, version_id },
+          ...{
+            release_id: version.release_id!,
+            operation_id: operation.id,
+            engine_id: this.#ctx.id,
+            replica,
+          },
           role: 'gating',
         }),
       );
       const run = await this.#exclusively(row.id, () => this.#launch(row, version));
       if (!run) continue;
-      log(`instance ${row.id}: started on port ${run.port}`);
+      of.log.note(`instance ${row.id}: started on port ${run.port}`);
       started.push(toReplica(this.#ctx, run));
     }
     return started;
   }
 
-  /** Ends the instances an operation was proving. */
-  async retire(version_id: string, operation_id: string): Promise<void> {
-    const rows = await unstoppedInstances(this.#ctx.db, { version_id });
-    const mine = rows.filter((row) => row.operation_id === operation_id && row.role === 'gating');
-    await Promise.all(mine.map((row) => this.#end(row, { drain: false })));
+  /** Those of other engines are ended by these, when they see the role. */
+  async end(retired: readonly Instance[]): Promise<void> {
+    const end = async (row: Instance) => {
+      await this.#busy.get(row.id);
+      await this.#end(row, { drain: false });
+    };
+    await Promise.all(retired.filter((row) => row.engine_id === this.#ctx.id).map(end));
   }
 
   /** Takes over a live instance whose machine outlived its engine; its state and route stay as they are. */
   async adopt(row: Instance): Promise<boolean> {
-    if (this.#stopped || !this.#ctx.runtime?.survives_engine) return false;
-    const version = await versionById(this.#ctx.db, row.version_id);
-    const run = await this.#exclusively(row.id, () => adoptMachine(this.#ctx, row, version, this.#ports));
-    if (!run) return false;
-    this.#watch(run);
-    await this.#setState(row.id, row.state, { engine_id: this.#ctx.id, pid: run.machine.pid });
-    return true;
+    const { db, id: engine_id, runtime } = this.#ctx;
+    if (this.#stopped || !runtime?.survives_engine) return false;
+    const version = await versionById(db, row.version_id);
+    const only = { engine_id: row.engine_id };
+    const taken = await this.#exclusively(row.id, async () => {
+      const run = await adoptMachine(this.#ctx, row, version, this.#ports);
+      if (!run) return undefined;
+      this.#watch(run);
+      const also = { engine_id, pid: run.machine.pid };
+      return transact(db, (trx) => setInstanceState(trx, row.id, row.state, also, only));
+    });
+    return taken !== undefined;
   }
 
   /** Ids of the instances that run here. */
@@ -174,19 +181,28 @@ export class Supervisor implements GatingInstances {
   async #onePass(): Promise<void> {
     const { db, id, timings, bounds } = this.#ctx;
     const now_ms = Date.now();
+    // Looked at before the rows: whatever runs by now had its row before.
+    const runs = [...this.#running.values()];
     const rows = await unstoppedInstances(db);
+    const mine = new Set(rows.filter((row) => row.engine_id === id).map((row) => row.id));
+    for (const run of runs)
+      if (!mine.has(run.id) && !run.ending && !this.#busy.has(run.id))
+        this.#inBackground(run.id, this.#endStray(run));
     const over = warmToEnd(rows, { now_ms, warm_versions: bounds.warm_versions, warm_ms: timings.warm_ms });
     for (const row of rows) {
       if (row.engine_id !== id || this.#busy.has(row.id)) continue;
       const here = this.#running.has(row.id);
       const due = row.next_start_at === null || row.next_start_at.getTime() <= now_ms;
-      if (over.has(row.id)) await db.transaction().execute((trx) => setInstanceRole(trx, row, 'retired'));
-      if (row.role === 'retired' || over.has(row.id))
-        this.#inBackground(row, this.#end(row, { drain: true }));
+      if (row.role === 'retired') this.#inBackground(row.id, this.#end(row, { drain: true }));
+      else if (over.has(row.id))
+        this.#inBackground(
+          row.id,
+          retireWarm(this.#ctx, row.id).then(() => void this.reconcile()),
+        );
       else if (row.role === 'live' && !here && due && row.state !== 'error')
-        this.#inBackground(row, this.#relaunch(row));
+        this.#inBackground(row.id, this.#relaunch(row));
       else if (here && (row.role === 'live' || row.role === 'warm'))
-        this.#inBackground(row, this.#steadyProbe(row));
+        this.#inBackground(row.id, this.#steadyProbe(row));
     }
   }
 
@@ -198,14 +214,12 @@ export class Supervisor implements GatingInstances {
       await run.machine.stop(0);
       throw new Error('the engine is stopping');
     }
-    await this.#setState(row.id, 'starting', {
-      host: run.host,
-      port: run.port,
-      pid: run.machine.pid,
-      started_at: new Date(),
-      next_start_at: null,
-    });
-    return run;
+    const { host, port, machine } = run;
+    const also = { host, port, pid: machine.pid, started_at: new Date(), next_start_at: null };
+    const started = await this.#setState(row.id, 'starting', also);
+    if (started !== undefined) return run;
+    await this.#endMachine(run, { drain: false });
+    throw new Error('it was taken over or ended while it started');
   }
 
   #watch(run: Running): void {
@@ -229,55 +243,46 @@ export class Supervisor implements GatingInstances {
     run.log.note(run.ending ? 'stopped' : problem.message);
     await run.log.close();
     if (run.ending || this.#stopped) return;
-    await this.#ctx.db.transaction().execute(async (trx) => {
-      const row = await instanceById(trx, run.id);
-      if (!row || row.stopped_at !== null) return;
-      if (row.role !== 'live') {
-        // A gating one is judged by its gate; a warm one is of no use any more.
-        await setInstanceState(trx, run.id, 'error', { failure: problem });
-        if (row.role === 'warm') await setInstanceRole(trx, row, 'retired');
-        return;
-      }
-      const crashes = row.restart_count + 1;
-      const given_up = crashes > this.#ctx.bounds.crash_restarts;
-      const wait_ms = BACKOFF_MS[Math.min(crashes - 1, BACKOFF_MS.length - 1)]!;
-      await setInstanceState(trx, run.id, given_up ? 'error' : 'unhealthy', {
-        failure: problem,
-        restart_count: crashes,
-        next_start_at: given_up ? null : new Date(Date.now() + wait_ms),
-      });
-      if (!given_up) setTimeout(() => void this.reconcile(), wait_ms + 5).unref();
-    });
+    const restart_in_ms = await recordCrash(this.#ctx, run.id, problem);
+    if (restart_in_ms !== null) setTimeout(() => void this.reconcile(), restart_in_ms + 5).unref();
   }
 
   /** Ends an instance for good. Draining waits until no edge routes to it and its last request is done. */
   async #end(row: Instance, how: { drain: boolean }): Promise<void> {
-    const { edge, timings } = this.#ctx;
     await this.#exclusively(row.id, async () => {
       const run = this.#running.get(row.id);
-      if (run) {
-        if (how.drain) {
-          await this.#untilUnrouted();
-          await Promise.race([edge.onIdle(row.id, timings.drain_ms), this.#stop.promise]);
-        }
-        edge.closeConnections(row.id);
-        run.ending = true;
-        await run.machine.stop(how.drain ? timings.stop_grace_ms : Math.min(2000, timings.stop_grace_ms));
-      }
+      if (run) await this.#endMachine(run, how);
       await rm(instanceDir(this.#ctx, row.id), { recursive: true, force: true });
       await this.#setState(row.id, 'stopped', {});
     });
   }
 
-  /** Every living edge serves the present routes: what is not in them gets no new request. */
-  async #untilUnrouted(): Promise<void> {
-    const { db, edge, timings } = this.#ctx;
-    const generation = await currentGeneration(db);
-    await Promise.race([edge.waitForGeneration(generation, ROUTES_ACK_MS), this.#stop.promise]);
-    for (let waited_ms = 0; waited_ms < ROUTES_ACK_MS && !this.#stopped; waited_ms += 100) {
-      if ((await ackedGeneration(db, timings.engine_silent_ms)) >= generation) return;
-      await pause(100);
+  async #endMachine(run: Running, how: { drain: boolean }): Promise<void> {
+    const { edge, timings } = this.#ctx;
+    if (how.drain) {
+      await untilUnrouted(this.#ctx, this.#stop.promise);
+      await Promise.race([edge.onIdle(run.id, timings.drain_ms), this.#stop.promise]);
     }
+    edge.closeConnections(run.id);
+    run.ending = true;
+    await run.machine.stop(how.drain ? timings.stop_grace_ms : Math.min(2000, timings.stop_grace_ms));
+  }
+
+  /**
+   * A machine without a row of ours: this engine was silent for so long that another took it for dead, and took over
+   * what it had. The row, if there is one, is that engine's.
+   */
+  async #endStray(run: Running): Promise<void> {
+    await this.#exclusively(run.id, async () => {
+      const row = await instanceById(this.#ctx.db, run.id);
+      if (row?.stopped_at === null && row.engine_id === this.#ctx.id) return;
+      this.#ctx.say(
+        'warn',
+        `instance ${run.id} was taken over or ended by another engine; its machine here ends`,
+      );
+      await this.#endMachine(run, { drain: true });
+      await rm(instanceDir(this.#ctx, run.id), { recursive: true, force: true });
+    });
   }
 
   async #relaunch(row: Instance): Promise<void> {
@@ -288,7 +293,7 @@ export class Supervisor implements GatingInstances {
       } catch (error) {
         await this.#setState(row.id, 'unhealthy', {
           restart_count: row.restart_count + 1,
-          next_start_at: new Date(Date.now() + BACKOFF_MS.at(-1)!),
+          next_start_at: new Date(Date.now() + LONGEST_BACKOFF_MS),
         });
         throw error;
       }
@@ -297,13 +302,13 @@ export class Supervisor implements GatingInstances {
 
   /** A restarted instance joins the routes at its first 2xx; one that never answers is ended like a crash. */
   async #becomeHealthy(run: Running, version: Version): Promise<void> {
-    const settings = version.run_settings!;
-    const until = Date.now() + settings.startup_timeout_ms;
+    const until = Date.now() + version.run_settings!.startup_timeout_ms;
     while (this.#running.get(run.id) === run && !run.ending && !this.#stopped) {
       const answer = await this.#probe(run);
       if (isHealthy(answer)) {
         run.healthy_since = Date.now();
-        await this.#setState(run.id, 'healthy', { host: run.host, last_health_check_at: new Date() });
+        const also = { host: run.host, last_health_check_at: new Date() };
+        await this.#setState(run.id, 'healthy', also, ['starting']);
         return;
       }
       if (answer.error === 'refused') await followToIpv6(run);
@@ -327,12 +332,12 @@ export class Supervisor implements GatingInstances {
       const now = new Date();
       const recovered = run.healthy_since !== null && now.getTime() - run.healthy_since > HEALTHY_SPELL_MS;
       if (healthy && row.state !== 'healthy')
-        await this.#setState(row.id, 'healthy', { last_health_check_at: now, failure: null });
+        await this.#setState(row.id, 'healthy', { last_health_check_at: now, failure: null }, [row.state]);
       else if (!healthy && row.state === 'healthy' && run.failed_probes >= UNHEALTHY_AFTER)
-        await this.#setState(row.id, 'unhealthy', { last_health_check_at: now });
+        await this.#setState(row.id, 'unhealthy', { last_health_check_at: now }, ['healthy']);
       else if (recovered && row.restart_count > 0)
-        await this.#setState(row.id, 'healthy', { restart_count: 0 });
-      else await touchInstanceHealth(this.#ctx.db, row.id, now);
+        await this.#setState(row.id, 'healthy', { restart_count: 0 }, ['healthy']);
+      else await touchInstanceHealth(this.#ctx.db, { id: row.id, engine_id: this.#ctx.id }, now);
       if (run.failed_probes >= RESTART_AFTER) {
         run.log.note('unhealthy for long; restarting');
         await run.machine.stop(this.#ctx.timings.stop_grace_ms);
@@ -356,22 +361,28 @@ export class Supervisor implements GatingInstances {
     return probe({ host: run.host, port: run.port, path: health_check_path, timeout_ms: probe_timeout_ms });
   }
 
-  #setState(id: string, to: Instance['state'], also: StateChange) {
-    return this.#ctx.db.transaction().execute((trx) => setInstanceState(trx, id, to, also));
+  /** Of a row that is this engine's; undefined when it is not any more, or is in none of the states `from`. */
+  #setState(id: string, to: Instance['state'], also: StateChange, from?: Instance['state'][]) {
+    const only = { engine_id: this.#ctx.id, from };
+    return transact(this.#ctx.db, (trx) => setInstanceState(trx, id, to, also, only));
   }
 
   async #exclusively<T>(id: string, work: () => Promise<T>): Promise<T | undefined> {
     if (this.#busy.has(id)) return undefined;
-    this.#busy.add(id);
+    const working = work();
+    this.#busy.set(
+      id,
+      working.catch(() => {}),
+    );
     try {
-      return await work();
+      return await working;
     } finally {
       this.#busy.delete(id);
     }
   }
 
-  #inBackground(row: Instance, work: Promise<void>): void {
-    this.#track(work.catch((error) => this.#oops(`instance ${row.id}`, error)));
+  #inBackground(id: string, work: Promise<void>): void {
+    this.#track(work.catch((error) => this.#oops(`instance ${id}`, error)));
   }
 
   #track(work: Promise<unknown>): void {
@@ -382,8 +393,4 @@ export class Supervisor implements GatingInstances {
   #oops(what: string, error: unknown): void {
     if (!this.#stopped) this.#ctx.say('error', `${what}: handling it failed`, { error: String(error) });
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

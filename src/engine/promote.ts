@@ -9,6 +9,7 @@ import { KilnError } from '../domain/errors.ts';
 import type { Operation, SwitchKind } from '../domain/operation.ts';
 import { isPromotable, type Version } from '../domain/version.ts';
 import { switchVersions } from '../pipeline/5-promotion.ts';
+import { Unproved } from '../pipeline/unproved.ts';
 import { openEnv } from '../pipeline/version-env.ts';
 import type { Trx } from '../store/db.ts';
 import { deploymentById, lockDeployment, takeSeq } from '../store/deployment.ts';
@@ -17,6 +18,7 @@ import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { unstoppedInstances } from '../store/instance.ts';
 import { finishOperation, getOperation, insertOperation } from '../store/operation.ts';
 import { releaseById } from '../store/release.ts';
+import { transact } from '../store/transact.ts';
 import { versionById, versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import type { SwitchChange, Switched } from './engine.ts';
@@ -38,12 +40,34 @@ export async function acceptSwitch(
   supervisor: Supervisor,
   version: Version,
   intent: Intent,
-): Promise<{ operation: Operation; generation: number | null; changes: SwitchChange[] }> {
+): Promise<{ operation: Operation; changes: SwitchChange[] }> {
   await refuseUnlessPromotable(ctx, version);
   const before = await deploymentById(ctx.db, version.deployment_id);
   const changes = await changesBetween(ctx, before?.active_version_id ?? null, version);
   const ready_now = version.kind === 'static' || (await hasProvedInstances(ctx, supervisor, version, before));
-  const accepted = await ctx.db.transaction().execute(async (trx) => {
+  const accept = (at_once: boolean) => accepted(ctx, queue, version, intent, at_once);
+  const { operation, is_switched } = await accept(ready_now).catch((error) => {
+    // They answered a moment ago; of those that are left, an operation makes enough.
+    if (error instanceof Unproved) return accept(false);
+    throw error;
+  });
+  if (is_switched) {
+    const after = await deploymentById(ctx.db, version.deployment_id);
+    await ctx.edge.waitForGeneration(after?.route_generation ?? 0, EDGE_ACK_MS);
+    void supervisor.adjust(version.deployment_id).catch(() => {});
+  }
+  return { operation: (await getOperation(ctx.db, operation.id))!, changes };
+}
+
+/** The intent, numbered, with its switch or the wake-up of whoever makes it. @throws Unproved only if `at_once` */
+function accepted(
+  ctx: EngineContext,
+  queue: Queue,
+  version: Version,
+  intent: Intent,
+  at_once: boolean,
+): Promise<{ operation: Operation; is_switched: boolean }> {
+  return transact(ctx.db, async (trx) => {
     const deployment = await lockDeployment(trx, version.deployment_id);
     if (deployment.deleted_at !== null)
       throw new KilnError('NOT_FOUND', `The deployment ${deployment.slug} was removed.`);
@@ -57,17 +81,10 @@ export async function acceptSwitch(
       seq,
     });
     if (intent.idempotency) await recordSubject(trx, intent.idempotency, { operation_id: operation.id });
-    if (!ready_now || !(await stillProved(trx, version, deployment))) {
-      await queue.send(trx, operation);
-      return { operation, generation: null };
-    }
-    return { operation, generation: await switchNow(trx, ctx, deployment, version, operation) };
+    if (at_once) await switchNow(trx, ctx, deployment, version, operation);
+    else await queue.send(trx, operation);
+    return { operation, is_switched: at_once };
   });
-  if (accepted.generation !== null) {
-    await ctx.edge.waitForGeneration(accepted.generation, EDGE_ACK_MS);
-    void supervisor.adjust(version.deployment_id).catch(() => {});
-  }
-  return { ...accepted, operation: (await getOperation(ctx.db, accepted.operation.id))!, changes };
 }
 
 async function refuseUnlessPromotable(ctx: EngineContext, version: Version): Promise<void> {
@@ -95,17 +112,11 @@ async function hasProvedInstances(
   version: Version,
   deployment: Deployment | undefined,
 ): Promise<boolean> {
-  const candidates = await candidatesOf(ctx.db, version);
+  const rows = await unstoppedInstances(ctx.db, { version_id: version.id });
+  const candidates = rows.filter(
+    (row) => (row.role === 'warm' || row.role === 'live') && row.state === 'healthy',
+  );
   return candidates.length >= wantedReplicas(deployment) && supervisor.stillHealthy(candidates);
-}
-
-async function stillProved(trx: Trx, version: Version, deployment: Deployment): Promise<boolean> {
-  return version.kind === 'static' || (await candidatesOf(trx, version)).length >= wantedReplicas(deployment);
-}
-
-async function candidatesOf(db: EngineContext['db'] | Trx, version: Version) {
-  const rows = await unstoppedInstances(db, { version_id: version.id });
-  return rows.filter((row) => (row.role === 'warm' || row.role === 'live') && row.state === 'healthy');
 }
 
 function wantedReplicas(deployment: Deployment | undefined): number {
@@ -118,16 +129,15 @@ async function switchNow(
   deployment: Deployment,
   version: Version,
   operation: Operation,
-): Promise<number> {
-  const result = await switchVersions(trx, {
-    deployment_id: deployment.id,
+): Promise<void> {
+  const is_switched = await switchVersions(trx, deployment, {
     version_id: version.id,
     seq: operation.seq,
     operation_id: operation.id,
-    from: deployment.active_version_id,
+    proved: wantedReplicas(deployment),
   });
   // The number was taken under the lock that is still held: none in force can be higher.
-  if (!result.switched) throw new Error(`a fresh sequence number did not switch ${deployment.id}`);
+  if (!is_switched) throw new Error(`a fresh sequence number did not switch ${deployment.id}`);
   await finishOperation(trx, operation.id, {
     state: 'succeeded',
     promoted: true,
@@ -146,7 +156,6 @@ async function switchNow(
       operation_id: operation.id,
       data: { version_number: version.version_number, kind: operation.kind },
     });
-  return result.generation;
 }
 
 /** What a person should know before production runs on another version: more than the code may differ. */

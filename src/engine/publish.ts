@@ -17,6 +17,7 @@ import { readEnvVars } from '../store/env-var.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { recordObject } from '../store/object.ts';
 import { insertOperation, unfinishedOf } from '../store/operation.ts';
+import { transact } from '../store/transact.ts';
 import { insertVersion, type NewVersion, versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import type { Accepted, PublishInput } from './engine.ts';
@@ -130,7 +131,7 @@ async function accept(
     env: Record<string, string>;
   },
 ): Promise<Omit<Accepted, 'secrets_left_out'>> {
-  return ctx.db.transaction().execute(async (trx) => {
+  return transact(ctx.db, async (trx) => {
     const deployment = await lockDeployment(trx, of.deployment.id);
     if (deployment.deleted_at !== null)
       throw new KilnError('NOT_FOUND', `The deployment ${deployment.slug} was removed.`);

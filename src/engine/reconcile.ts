@@ -8,14 +8,15 @@ import type { Instance } from '../domain/instance.ts';
 import { UPLOAD_PREFIX } from '../domain/sandbox.ts';
 import { beatEngine, livingEngineIds, removeSilentEngines } from '../store/engine.ts';
 import {
-  retireOrphanedGating,
-  setInstanceRole,
+  operationsWithOrphanedGating,
+  retireGating,
   setInstanceState,
   unstoppedInstances,
 } from '../store/instance.ts';
 import { listObjects, recordObject } from '../store/object.ts';
 import { abandonedOperations, expireStuck } from '../store/operation.ts';
 import { livingSandboxIds } from '../store/sandbox.ts';
+import { transact } from '../store/transact.ts';
 import type { EngineContext } from './context.ts';
 import { instanceDir } from './instance-machine.ts';
 import type { Supervisor } from './instances.ts';
@@ -65,10 +66,11 @@ export class Reconciler {
       this.#ctx.say('warn', `operation ${stuck} hangs; its lease was taken away`);
     const abandoned = await abandonedOperations(db);
     if (abandoned.length > 0)
-      await db.transaction().execute(async (trx) => {
+      await transact(db, async (trx) => {
         for (const operation of abandoned) await this.#queue.send(trx, operation);
       });
-    await retireOrphanedGating(db);
+    for (const operation_id of await operationsWithOrphanedGating(db))
+      await transact(db, (trx) => retireGating(trx, operation_id));
     await adoptInstances(this.#ctx, 'running', this.#supervisor);
     await this.#supervisor.reconcile();
   }
@@ -93,17 +95,18 @@ export async function adoptInstances(
 }
 
 async function adopt(ctx: EngineContext, row: Instance): Promise<void> {
-  await ctx.db.transaction().execute(async (trx) => {
-    if (row.role === 'live') {
-      await setInstanceState(trx, row.id, 'starting', {
-        engine_id: ctx.id,
-        next_start_at: null,
-        restart_count: 0,
-      });
-      return;
-    }
-    if (row.role !== 'retired') await setInstanceRole(trx, row, 'retired');
-    await setInstanceState(trx, row.id, 'stopped');
+  // Of engines that see it at once, one gets it.
+  const only = { engine_id: row.engine_id };
+  await transact(ctx.db, async (trx) => {
+    if (row.role === 'live')
+      await setInstanceState(
+        trx,
+        row.id,
+        'starting',
+        { engine_id: ctx.id, next_start_at: null, restart_count: 0 },
+        only,
+      );
+    else await setInstanceState(trx, row.id, 'stopped', {}, only);
   });
   if (row.role !== 'live') await rm(instanceDir(ctx, row.id), { recursive: true, force: true });
 }

@@ -1,7 +1,8 @@
 /** How many instances a deployment should have, and which warm ones have had their time. */
 import type { Instance } from '../domain/instance.ts';
 import { lockDeployment } from '../store/deployment.ts';
-import { insertInstance, setInstanceRole, unstoppedInstances } from '../store/instance.ts';
+import { insertInstance, lockInstance, lockUnstopped, setInstanceRole } from '../store/instance.ts';
+import { transact } from '../store/transact.ts';
 import { versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 
@@ -16,7 +17,7 @@ export function warmToEnd(
   // The role change is the last write to a warm row's updated_at; a later state change only makes it look younger.
   warm.sort((a, b) => b.updated_at.getTime() - a.updated_at.getTime());
   for (const row of warm) {
-    const until = row.warm_until?.getTime() ?? row.updated_at.getTime() + of.warm_ms;
+    const until = row.updated_at.getTime() + of.warm_ms;
     const versions = newest.get(row.deployment_id) ?? [];
     if (!versions.includes(row.version_id)) versions.push(row.version_id);
     newest.set(row.deployment_id, versions);
@@ -25,15 +26,23 @@ export function warmToEnd(
   return over;
 }
 
+/** Unless it has gone live again meanwhile. */
+export async function retireWarm(ctx: EngineContext, id: string): Promise<void> {
+  await transact(ctx.db, async (trx) => {
+    const row = await lockInstance(trx, id);
+    if (row?.role === 'warm') await setInstanceRole(trx, row, 'retired');
+  });
+}
+
 /** Rows for missing replicas of the active version are added, surplus ones retired, in one transaction. */
 export async function adjustReplicas(ctx: EngineContext, deployment_id: string): Promise<void> {
-  await ctx.db.transaction().execute(async (trx) => {
+  await transact(ctx.db, async (trx) => {
     const deployment = await lockDeployment(trx, deployment_id);
     if (deployment.active_version_id === null || deployment.deleted_at !== null) return;
     const version = await versionById(trx, deployment.active_version_id);
     if (version.kind !== 'dynamic' || version.release_id === null) return;
     const wanted = deployment.state === 'stopped' ? 0 : deployment.desired_replicas;
-    const live = (await unstoppedInstances(trx, { version_id: version.id })).filter((i) => i.role === 'live');
+    const live = (await lockUnstopped(trx, { version_id: version.id })).filter((i) => i.role === 'live');
     live.sort((a, b) => a.replica - b.replica);
     for (const row of live.slice(wanted)) await setInstanceRole(trx, row, 'retired');
     const used = new Set(live.map((row) => row.replica));

@@ -6,10 +6,11 @@ import type { Operation } from '../domain/operation.ts';
 import type { Run } from '../pipeline/run.ts';
 import { openEnv, secretValues } from '../pipeline/version-env.ts';
 import type { Trx } from '../store/db.ts';
-import { deploymentById } from '../store/deployment.ts';
+import { deploymentById, lockDeployment } from '../store/deployment.ts';
 import { appendEvent } from '../store/event.ts';
 import { type LogWriter, openLog } from '../store/logs.ts';
 import { guard, type Lease, type Outcome, recordOperationStage } from '../store/operation.ts';
+import { transact } from '../store/transact.ts';
 import { recordStage, recordStageTime, versionById, versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import type { Supervisor } from './instances.ts';
@@ -48,13 +49,7 @@ export async function openRun(
     operation.kind === 'verify' ? operation.id : version.build_id,
   );
   const timer = new StageTimer(turn);
-  const record: Run['record'] = async (write) => {
-    abort.signal.throwIfAborted();
-    return ctx.db.transaction().execute(async (trx) => {
-      await guard(trx, lease, ctx.timings.lease_ms);
-      return write(trx);
-    });
-  };
+  const { record, recordOutcome } = recording(ctx, turn);
   const event = (trx: Trx, type: EventType, data: Record<string, unknown> = {}) =>
     appendEvent(trx, {
       id: ctx.newId('evt'),
@@ -69,6 +64,7 @@ export async function openRun(
     if (ended && operation.kind !== 'verify')
       await recordStageTime(trx, version.id, ended.stage, ended.duration_ms);
   };
+  let last: Ended | null = null;
   const run: TurnRun = {
     ...ctx,
     operation,
@@ -78,6 +74,7 @@ export async function openRun(
     signal: abort.signal,
     instances: supervisor,
     record,
+    recordOutcome,
     event,
     async enter(stage, deadline_ms) {
       const ended = timer.enter(stage, deadline_ms);
@@ -92,7 +89,9 @@ export async function openRun(
       run.version = { ...run.version, stage };
     },
     async finish(trx, outcome) {
-      await recordTime(trx, timer.end());
+      // The transaction may be tried again, the stage ends once.
+      last ??= timer.end();
+      await recordTime(trx, last);
       await finish(trx, outcome);
     },
     async end() {
@@ -101,6 +100,31 @@ export async function openRun(
     },
   };
   return run;
+}
+
+/** The only ways in which a turn writes: under its lease, which is checked and extended first. */
+function recording(
+  ctx: EngineContext,
+  { operation, lease, abort }: Turn,
+): Pick<Run, 'record' | 'recordOutcome'> {
+  const { db, timings } = ctx;
+  return {
+    async record(write) {
+      abort.signal.throwIfAborted();
+      return transact(db, async (trx) => {
+        await guard(trx, lease, timings.lease_ms);
+        return write(trx);
+      });
+    },
+    async recordOutcome(write) {
+      abort.signal.throwIfAborted();
+      return transact(db, async (trx) => {
+        const deployment = await lockDeployment(trx, operation.deployment_id);
+        await guard(trx, lease, timings.lease_ms);
+        return write(trx, deployment);
+      });
+    },
+  };
 }
 
 /** Everything that is secret to this version is redacted by value in what its build and the engine say. */

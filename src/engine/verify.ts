@@ -7,6 +7,7 @@ import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { recordObject } from '../store/object.ts';
 import { insertOperation } from '../store/operation.ts';
 import { releaseById } from '../store/release.ts';
+import { transact } from '../store/transact.ts';
 import { versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import type { Queue } from './queue.ts';
@@ -31,7 +32,7 @@ export async function acceptVerify(
       `The ${source === null ? 'source snapshot' : 'artifact'} of version ${version.version_number} was collected by retention; there is nothing to compare.`,
     );
   await recordObject(ctx.db, { key: source_key, kind: 'source', size_bytes: source.size_bytes });
-  return ctx.db.transaction().execute(async (trx) => {
+  return transact(ctx.db, async (trx) => {
     const deployment = await lockDeployment(trx, version.deployment_id);
     const operation = await insertOperation(trx, {
       id: ctx.newId('op'),

@@ -1,5 +1,5 @@
 /**
- * Runs operations under a lease. Taking one raises its token; from then on every transaction of the run begins with
+ * Runs operations under a lease. Taking one raises its token; from then on every transaction of the run checks it with
  * `guard` (store/operation.ts), so a worker that lost its lease, even one that only slept, can write nothing (I5).
  *
  * A run ends in exactly one of these ways, and each writes one final row or none:
@@ -8,6 +8,7 @@
  *   a stage deadline      → `failed`, STAGE_TIMEOUT
  *   the lease was lost    → nothing: whoever took over writes
  *   the engine stops      → nothing; the lease is given back, so that the next engine starts at once
+ *   the database is away  → nothing; the lease is given back, and the operation taken up again (at most `attempts` times)
  *   a fault of ours       → `failed`, ENGINE_FAILED or STORAGE_FAILED
  */
 import { rm } from 'node:fs/promises';
@@ -18,8 +19,9 @@ import type { Result, Run } from '../pipeline/run.ts';
 import { verify } from '../pipeline/verify.ts';
 import { setBuildState } from '../store/build.ts';
 import { notify, type Trx } from '../store/db.ts';
-import { deploymentById, setDeploymentState } from '../store/deployment.ts';
+import { deploymentById, lockDeployment, setDeploymentState } from '../store/deployment.ts';
 import { appendEvent } from '../store/event.ts';
+import { retireGating } from '../store/instance.ts';
 import {
   claimOperation,
   finishOperation,
@@ -29,6 +31,7 @@ import {
   type Outcome,
   releaseLease,
 } from '../store/operation.ts';
+import { TransactionFailed, transact } from '../store/transact.ts';
 import { setVersionState, versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import { engineFailure } from './engine-failure.ts';
@@ -158,7 +161,9 @@ export class Worker {
       this.#ctx.say('warn', `operation ${operation.id}: the lease was lost; another worker has it`);
       return;
     }
-    if (reason instanceof EngineStopping) {
+    if (reason instanceof TransactionFailed)
+      this.#ctx.say('warn', `operation ${operation.id} is taken up again: ${reason.message}`);
+    if (reason instanceof EngineStopping || reason instanceof TransactionFailed) {
       await releaseLease(this.#ctx.db, lease);
       return;
     }
@@ -183,16 +188,26 @@ export class Worker {
     const operation = run?.operation ?? turn!.operation;
     const lease = turn?.lease ?? { operation_id: operation.id, token: operation.lease_token };
     run?.log.note(`${state}: ${problem.message} ${problem.next_step}`);
-    await this.#supervisor.retire(operation.version_id, operation.id);
-    await this.#ctx.db.transaction().execute(async (trx) => {
-      await guard(trx, lease, this.#ctx.timings.lease_ms);
+    const { db, timings } = this.#ctx;
+    // They end before the outcome is told, so whoever waits for it finds them gone.
+    const retired = await transact(db, async (trx) => {
+      await guard(trx, lease, timings.lease_ms);
+      return retireGating(trx, operation.id);
+    });
+    await this.#supervisor.end(retired);
+    await transact(db, async (trx) => {
+      await lockDeployment(trx, operation.deployment_id);
+      await guard(trx, lease, timings.lease_ms);
       await recordFailure(trx, this.#ctx, operation, problem, state);
       await this.#finish(trx, operation, { state, promoted: false, superseded: false, failure: problem });
     });
   }
 }
 
-/** What a failed or cancelled operation leaves behind in the rows of its version, build and deployment. */
+/**
+ * What a failed or cancelled operation leaves behind in the rows of its version, build and deployment. The caller has
+ * locked the deployment.
+ */
 export async function recordFailure(
   trx: Trx,
   ctx: EngineContext,

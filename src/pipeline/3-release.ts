@@ -30,7 +30,9 @@ export async function packRelease(run: Run, built: Built): Promise<Result<Releas
   if (artifact.kind === 'static' && artifact.manifest.files === 0) return failed(nothingPacked(plan));
   const release = await run.record(async (trx) => {
     // The books first: an object that a row refers to is never unknown to retention.
-    for (const object of artifact.objects) await recordObject(trx, object);
+    // In one order: layers are shared, and two that write the same rows must not wait for each other.
+    for (const object of artifact.objects.toSorted((a, b) => (a.key < b.key ? -1 : 1)))
+      await recordObject(trx, object);
     const row = await insertRelease(trx, releaseRow(run, built, artifact));
     await recordRelease(trx, run.version.id, row.id, false);
     await setBuildState(trx, run.version.build_id, 'succeeded', { log_bytes: run.log.bytes });

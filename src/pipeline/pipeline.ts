@@ -2,7 +2,7 @@
  * The story of a publish, on one screen.
  *
  *   snapshot ──► build ──► release ──► health ──► promotion
- *   (request)    (engine, one lease per deployment)
+ *   (request)    (engine, one lease per operation)
  *
  * Stage 1 has run inside the request already (`freeze`, 1-snapshot.ts): without a snapshot there is no version row
  * (I7). What follows starts from the version row, so it also resumes there after a crash: a version that has its

@@ -2,12 +2,14 @@
  * What a running operation hands to its stages. A stage takes the previous stage's frozen value and returns a new
  * one, or a `Failure` when the user's source, app or wish ended it; an exception is a fault of ours.
  *
- * Everything a stage writes goes through `record`: one transaction that begins by checking the lease (I5) and that
- * holds the value together with the event that tells of it. Every stage may run twice (after a takeover).
+ * Everything a stage writes goes through `record` or, at the end, `recordOutcome`: one transaction that begins by
+ * checking the lease (I5) and that holds the value together with the event that tells of it. What is written in it may
+ * be tried more than once (store/transact.ts), and every stage may run twice (after a takeover).
  */
 import type { Deployment } from '../domain/deployment.ts';
 import type { EventType } from '../domain/event.ts';
 import type { Failure, Stage } from '../domain/failure.ts';
+import type { Instance } from '../domain/instance.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { Version } from '../domain/version.ts';
 import type { GateReplica } from '../health/gate.ts';
@@ -75,8 +77,10 @@ export interface Ports {
 
 /** Starting and ending the instances that a gate is about to prove; the engine's supervisor. */
 export interface GatingInstances {
-  start(version: Version, operation_id: string, log: (line: string) => void): Promise<GateReplica[]>;
-  retire(version_id: string, operation_id: string): Promise<void>;
+  /** Their rows are written through the run's `record`. */
+  start(of: Pick<Run, 'version' | 'operation' | 'record' | 'log'>): Promise<GateReplica[]>;
+  /** Ends the machines of retired rows, as far as they run here; resolves when they are gone. */
+  end(retired: readonly Instance[]): Promise<void>;
 }
 
 export interface Run extends Ports {
@@ -88,6 +92,8 @@ export interface Run extends Ports {
   log: LogWriter;
   instances: GatingInstances;
   record<T>(write: (trx: Trx) => Promise<T>): Promise<T>;
+  /** For what changes the deployment: its lock comes before all others, that of the operation included. */
+  recordOutcome<T>(write: (trx: Trx, deployment: Deployment) => Promise<T>): Promise<T>;
   /** Records the stage, its deadline and an event, and arms the deadline. */
   enter(stage: Stage, deadline_ms: number): Promise<void>;
   event(trx: Trx, type: EventType, data?: Record<string, unknown>): Promise<void>;

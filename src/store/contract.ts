@@ -213,9 +213,9 @@ class OperationModel {
     const row = await getOperation(this.#database.db, operation.id);
     const entitled = row!.state === 'running' && row!.lease_token === token;
     const writing = this.#database.db.transaction().execute(async (trx) => {
-      await guard(trx, { operation_id: operation.id, token }, 60_000);
       await lockDeployment(trx, this.#deployment.id);
-      const { switched } = await switchActiveVersion(trx, {
+      await guard(trx, { operation_id: operation.id, token }, 60_000);
+      const switched = await switchActiveVersion(trx, {
         deployment_id: this.#deployment.id,
         version_id: operation.version_id,
         seq: operation.seq,

@@ -5,6 +5,7 @@ import type { Failure } from '../domain/failure.ts';
 import { type Conn, json, type Trx } from './db.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
 import { bumpRoutes } from './route.ts';
+import { writeLast } from './transact.ts';
 
 export const DEPLOYMENT_COLUMNS = [
   'id',
@@ -207,13 +208,16 @@ export async function setReplicas(trx: Trx, id: string, replicas: number): Promi
   return row;
 }
 
-/** Locks the row until the transaction ends: everything that must be in order per deployment starts here. */
+/**
+ * Locks the row until the transaction ends: everything that must be in order per deployment starts here, before any
+ * other lock (transact.ts). Rows that refer to the deployment can be written by others meanwhile.
+ */
 export async function lockDeployment(trx: Trx, id: string): Promise<Deployment> {
   return trx
     .selectFrom('deployments')
     .select(DEPLOYMENT_COLUMNS)
     .where('id', '=', id)
-    .forUpdate()
+    .forNoKeyUpdate()
     .executeTakeFirstOrThrow(() => new KilnError('NOT_FOUND', `There is no deployment ${id}.`));
 }
 
@@ -244,11 +248,12 @@ export async function setDeploymentState(trx: Trx, id: string, state: Deployment
 
 /**
  * THE switch: one conditional write. False when a newer intent is in force already (I4), or the deployment is gone.
+ * Which generation of the routes has it is in the row once the transaction has committed.
  */
 export async function switchActiveVersion(
   trx: Trx,
   of: { deployment_id: string; version_id: string; seq: number },
-): Promise<{ switched: boolean; generation: number }> {
+): Promise<boolean> {
   const result = await trx
     .updateTable('deployments')
     .set({ active_version_id: of.version_id, active_seq: of.seq, state: 'running', updated_at: new Date() })
@@ -256,14 +261,16 @@ export async function switchActiveVersion(
     .where('active_seq', '<', of.seq)
     .where('deleted_at', 'is', null)
     .executeTakeFirst();
-  if (result.numUpdatedRows === 0n) return { switched: false, generation: 0 };
-  const generation = await bumpRoutes(trx);
-  await trx
-    .updateTable('deployments')
-    .set({ route_generation: generation })
-    .where('id', '=', of.deployment_id)
-    .execute();
-  return { switched: true, generation };
+  if (result.numUpdatedRows === 0n) return false;
+  await bumpRoutes(trx);
+  await writeLast(trx, { routes: `generation of ${of.deployment_id}` }, () =>
+    trx
+      .updateTable('deployments')
+      .set({ route_generation: sql<number>`(select generation from route_table where id = 1)` })
+      .where('id', '=', of.deployment_id)
+      .execute(),
+  );
+  return true;
 }
 
 export async function markDeploymentDeleted(trx: Trx, id: string): Promise<void> {

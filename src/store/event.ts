@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import type { Event, EventType } from '../domain/event.ts';
 import { type Conn, json, notify, type Trx } from './db.ts';
+import { writeLast } from './transact.ts';
 
 export interface NewEvent {
   id: string;
@@ -13,10 +14,14 @@ export interface NewEvent {
 }
 
 /**
- * Appends to the tenant's stream. The tenant row's lock is held until the transaction ends, so sequence numbers
- * become visible in order: a reader that resumes after number n can never miss one below it.
+ * Appends to the tenant's stream, at the end of the transaction. The tenant row's lock is held until the commit, so
+ * sequence numbers become visible in order: a reader that resumes after number n can never miss one below it.
  */
 export async function appendEvent(trx: Trx, event: NewEvent): Promise<void> {
+  await writeLast(trx, 'event', () => insertEvent(trx, event));
+}
+
+async function insertEvent(trx: Trx, event: NewEvent): Promise<void> {
   const { event_seq } = await trx
     .updateTable('tenants')
     .set({ event_seq: sql<number>`event_seq + 1` })

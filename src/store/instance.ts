@@ -82,19 +82,33 @@ export async function listInstances(
   return toPage(await query.execute(), page);
 }
 
-/** The one writer of `role`. A live instance coming or going changes the routes in the same transaction. */
-export async function setInstanceRole(
+/** The same, locked until the transaction ends, in the one order in which instances are locked (transact.ts). */
+export async function lockUnstopped(
   trx: Trx,
-  instance: Instance,
-  to: InstanceRole,
-  also: { warm_until?: Date | null } = {},
-): Promise<Instance> {
+  of: { deployment_id: string } | { version_id: string } | { operation_id: string },
+): Promise<Instance[]> {
+  let query = trx.selectFrom('instances').selectAll().where('stopped_at', 'is', null);
+  if ('deployment_id' in of) query = query.where('deployment_id', '=', of.deployment_id);
+  else if ('version_id' in of) query = query.where('version_id', '=', of.version_id);
+  else query = query.where('operation_id', '=', of.operation_id);
+  return query.orderBy('id').forNoKeyUpdate().execute();
+}
+
+export async function lockInstance(trx: Trx, id: string): Promise<Instance | undefined> {
+  return trx.selectFrom('instances').selectAll().where('id', '=', id).forNoKeyUpdate().executeTakeFirst();
+}
+
+/**
+ * Writes `role`, as nobody else does but `setInstanceState`, which retires what stops. A live instance coming or going
+ * changes the routes in the same transaction.
+ */
+export async function setInstanceRole(trx: Trx, instance: Instance, to: InstanceRole): Promise<Instance> {
   if (instance.role === to) return instance;
   if (!instanceMayBecome(instance.role, to))
     throw new KilnError('CONFLICT', `Instance ${instance.id} is ${instance.role}; it cannot become ${to}.`);
   const row = await trx
     .updateTable('instances')
-    .set({ role: to, updated_at: new Date(), warm_until: also.warm_until ?? null })
+    .set({ role: to, updated_at: new Date() })
     .where('id', '=', instance.id)
     .where('role', '=', instance.role)
     .returningAll()
@@ -103,33 +117,37 @@ export async function setInstanceRole(
   return row;
 }
 
-/** The one writer of `state` and of what belongs to it (address, pid, failure). */
+export type StateChange = Partial<
+  Pick<
+    Instance,
+    | 'host'
+    | 'port'
+    | 'pid'
+    | 'engine_id'
+    | 'restart_count'
+    | 'next_start_at'
+    | 'started_at'
+    | 'last_health_check_at'
+  >
+> & { failure?: Failure | null };
+
+/**
+ * The one writer of `state` and of what belongs to it (address, pid, failure). Undefined, and nothing written, when the
+ * instance is stopped already, or is not what the caller takes it for: `from` names the states it may come from,
+ * `engine_id` the engine that has it (I5: one that was thought dead writes nothing about what another took over).
+ */
 export async function setInstanceState(
   trx: Trx,
   id: string,
   to: InstanceState,
-  also: Partial<
-    Pick<
-      Instance,
-      | 'host'
-      | 'port'
-      | 'pid'
-      | 'engine_id'
-      | 'restart_count'
-      | 'next_start_at'
-      | 'started_at'
-      | 'last_health_check_at'
-    >
-  > & { failure?: Failure | null } = {},
+  also: StateChange = {},
+  only: { from?: readonly InstanceState[] | undefined; engine_id?: string | null } = {},
 ): Promise<Instance | undefined> {
   const { failure, ...plain } = also;
-  const before = await trx
-    .selectFrom('instances')
-    .select(['state', 'role', 'port'])
-    .where('id', '=', id)
-    .forUpdate()
-    .executeTakeFirst();
-  if (!before) return undefined;
+  const before = await lockInstance(trx, id);
+  if (!before || before.stopped_at !== null) return undefined;
+  if (only.from !== undefined && !only.from.includes(before.state)) return undefined;
+  if (only.engine_id !== undefined && only.engine_id !== before.engine_id) return undefined;
   const stopped = to === 'stopped' || to === 'destroyed';
   const row = await trx
     .updateTable('instances')
@@ -143,36 +161,48 @@ export async function setInstanceState(
       ...(stopped ? { stopped_at: new Date(), role: 'retired' as const, pid: null } : {}),
     })
     .where('id', '=', id)
-    .where('stopped_at', 'is', null)
     .returningAll()
-    .executeTakeFirst();
+    .executeTakeFirstOrThrow();
   const was_routed = before.role === 'live' && before.state === 'healthy';
-  const is_routed = row !== undefined && row.role === 'live' && row.state === 'healthy';
+  const is_routed = row.role === 'live' && row.state === 'healthy';
   if (was_routed !== is_routed || (is_routed && before.port !== row.port)) await bumpRoutes(trx);
   return row;
 }
 
-/** Instances that were started to be proved, whose operation has ended without needing them. */
-export async function retireOrphanedGating(db: Conn): Promise<void> {
-  await db
-    .updateTable('instances')
-    .set({ role: 'retired', updated_at: new Date() })
-    .where('role', '=', 'gating')
-    .where('stopped_at', 'is', null)
-    .where((eb) =>
-      eb.exists(
-        eb
-          .selectFrom('operations')
-          .select('operations.id')
-          .whereRef('operations.id', '=', 'instances.operation_id')
-          .where('operations.finished_at', 'is not', null),
-      ),
-    )
-    .execute();
+/** Those that an operation has started to be proved are over; whoever runs them ends them. Gives all that are not stopped yet. */
+export async function retireGating(trx: Trx, operation_id: string): Promise<Instance[]> {
+  const retired: Instance[] = [];
+  for (const row of await lockUnstopped(trx, { operation_id }))
+    if (row.role === 'gating') retired.push(await setInstanceRole(trx, row, 'retired'));
+    else if (row.role === 'retired') retired.push(row);
+  return retired;
 }
 
-export async function touchInstanceHealth(db: Conn, id: string, at: Date): Promise<void> {
-  await db.updateTable('instances').set({ last_health_check_at: at }).where('id', '=', id).execute();
+/** Finished operations that have left instances to be proved, which nobody needs any more. */
+export async function operationsWithOrphanedGating(db: Conn): Promise<string[]> {
+  const rows = await db
+    .selectFrom('instances')
+    .innerJoin('operations', 'operations.id', 'instances.operation_id')
+    .select('operations.id')
+    .distinct()
+    .where('instances.role', '=', 'gating')
+    .where('instances.stopped_at', 'is', null)
+    .where('operations.finished_at', 'is not', null)
+    .execute();
+  return rows.map((row) => row.id);
+}
+
+export async function touchInstanceHealth(
+  db: Conn,
+  of: { id: string; engine_id: string },
+  at: Date,
+): Promise<void> {
+  await db
+    .updateTable('instances')
+    .set({ last_health_check_at: at })
+    .where('id', '=', of.id)
+    .where('engine_id', '=', of.engine_id)
+    .execute();
 }
 
 /** Rows of instances that stopped long ago go; their versions keep the history. */

@@ -3,8 +3,9 @@
  *
  * - A publish may be claimed only when no earlier publish of its deployment is unfinished: first come, first served.
  *   Promotes and rollbacks do not wait (I4: a rollback acts at once); the sequence number decides who is in force.
- * - Claiming raises `lease_token`. `guard` is the first statement of every transaction a worker writes in: it checks
- *   the token and extends the lease; zero rows changed means the lease is lost, and nothing gets written.
+ * - Claiming raises `lease_token`. Every transaction that a worker writes the story of its operation in calls `guard`
+ *   first, after the deployment's lock where it needs that (transact.ts): it checks the token and extends the lease;
+ *   zero rows changed means that the lease is lost, and nothing gets written.
  */
 import { sql } from 'kysely';
 import type { Failure, Stage } from '../domain/failure.ts';
@@ -12,6 +13,7 @@ import { isFinished, type Operation, type OperationKind } from '../domain/operat
 import type { Verification } from '../domain/verification.ts';
 import { type Conn, type Db, json, type Trx } from './db.ts';
 import { lockDeployment } from './deployment.ts';
+import { transact } from './transact.ts';
 
 /** The worker no longer holds the operation: somebody else took it over, or it was finished. Write nothing more. */
 export class LeaseLost extends Error {
@@ -83,7 +85,7 @@ export async function claimOperation(
   id: string,
   by: { owner: string; lease_ms: number },
 ): Promise<Operation | null> {
-  return db.transaction().execute(async (trx) => {
+  return transact(db, async (trx) => {
     const wanted = await getOperation(trx, id);
     if (!wanted || isFinished(wanted.state)) return null;
     await lockDeployment(trx, wanted.deployment_id);
@@ -95,6 +97,8 @@ export async function claimOperation(
         lease_token: sql<number>`lease_token + 1`,
         attempt: sql<number>`attempt + 1`,
         lease_expires_at: leaseEnd(by.lease_ms),
+        // That of the attempt before: kept, it would take the lease away again before this one enters a stage.
+        stage_deadline_at: null,
         started_at: sql<Date>`coalesce(started_at, clock_timestamp())`,
       })
       .where('id', '=', id)
@@ -122,7 +126,7 @@ export async function claimOperation(
   });
 }
 
-/** Keeps the lease; throws LeaseLost. Called on a timer, and first in every transaction the worker writes in. */
+/** Keeps the lease; throws LeaseLost. Called on a timer, and first in the transactions of a worker (see above). */
 export async function guard(trx: Conn, lease: Lease, lease_ms: number): Promise<Operation> {
   return trx
     .updateTable('operations')
@@ -163,12 +167,17 @@ export async function releaseLease(db: Conn, lease: Lease): Promise<void> {
 
 /**
  * Operations whose stage is over its deadline although somebody keeps renewing the lease. Taking the token away makes
- * that worker's next write fail; the operation is then claimed like any other whose worker is gone.
+ * that worker's next write fail; the operation is then claimed like any other whose worker is gone. The deadline goes
+ * with the token: it was that worker's.
  */
 export async function expireStuck(db: Conn, slack_ms: number): Promise<string[]> {
   const rows = await db
     .updateTable('operations')
-    .set({ lease_token: sql<number>`lease_token + 1`, lease_expires_at: sql<Date>`clock_timestamp()` })
+    .set({
+      lease_token: sql<number>`lease_token + 1`,
+      lease_expires_at: sql<Date>`clock_timestamp()`,
+      stage_deadline_at: null,
+    })
     .where('state', '=', 'running')
     .where('stage_deadline_at', '<', sql<Date>`clock_timestamp() - ${`${slack_ms} milliseconds`}::interval`)
     .returning('id')
@@ -184,7 +193,10 @@ export interface Outcome {
   result?: Verification;
 }
 
-/** The one writer of a final state. The caller has called `guard` in the same transaction. */
+/**
+ * The one writer of a final state. A worker has called `guard` in the same transaction; what ends without one (a switch
+ * inside the request, a cancel of what is queued) holds the deployment's lock, without which nobody claims it.
+ */
 export async function finishOperation(trx: Trx, id: string, outcome: Outcome): Promise<void> {
   const { failure, result, ...plain } = outcome;
   await trx

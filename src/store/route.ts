@@ -3,6 +3,7 @@ import { hostsOf, type RedirectPolicy } from '../domain/domain.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { ArtifactKind, ArtifactManifest } from '../domain/release.ts';
 import { type Conn, type Db, notify, type Trx } from './db.ts';
+import { writeLast } from './transact.ts';
 
 /**
  * The live table, as the edge reads it: one row per deployment host, with the generation of the whole table. Every
@@ -26,8 +27,12 @@ export interface RouteRow {
   redirects?: { from: string; to: string }[];
 }
 
-/** Raises and returns the generation; its row lock orders all route changes. */
-export async function bumpRoutes(trx: Trx): Promise<number> {
+/** Raises the generation, once a transaction and at its end; its row lock orders all route changes. */
+export async function bumpRoutes(trx: Trx): Promise<void> {
+  await writeLast(trx, { routes: 'generation' }, () => raiseGeneration(trx));
+}
+
+async function raiseGeneration(trx: Trx): Promise<void> {
   const { generation } = await trx
     .updateTable('route_table')
     .set({ generation: sql<number>`generation + 1` })
@@ -35,7 +40,6 @@ export async function bumpRoutes(trx: Trx): Promise<number> {
     .returning('generation')
     .executeTakeFirstOrThrow();
   await notify(trx, 'kiln_routes', String(generation));
-  return generation;
 }
 
 /** Generation and rows of one instant (a single statement sees one snapshot). */

@@ -216,7 +216,7 @@ export class FakeEngine extends FakeSandboxes {
   async #activate(trx: Parameters<typeof insertRelease>[0], version: Version, seq: number): Promise<boolean> {
     const { active_version_id } = (await deploymentById(trx, version.deployment_id))!;
     const of = { deployment_id: version.deployment_id, version_id: version.id, seq };
-    if (!(await switchActiveVersion(trx, of)).switched) return false;
+    if (!(await switchActiveVersion(trx, of))) return false;
     if (active_version_id && active_version_id !== version.id)
       await setVersionState(trx, active_version_id, 'archived');
     if ((await versionById(trx, version.id)).state === 'archived')
