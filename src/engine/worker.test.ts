@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { sql } from 'kysely';
-import { aReleasedVersion, anIntent, type BareEngine, bareEngine } from '../../test/support/bare-engine.ts';
+import { anIntent, aReleasedVersion, type BareEngine, bareEngine } from '../../test/support/bare-engine.ts';
 import { aDeployment } from '../../test/support/rows.ts';
 import type { Deployment } from '../domain/deployment.ts';
 import { type Database, openDatabase } from '../store/db.ts';

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { explainPlan } from '../build/explain.ts';
 import { diskFiles, memoryFiles, type SourceFiles } from '../build/files.ts';
 import { makePlan } from '../build/plan.ts';
-import { failure } from '../domain/failure.ts';
+import { type Failure, failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
@@ -48,29 +48,24 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
   const env = openEnv(run.vault, run.version.id, 'build', secrets.build_env_encrypted);
   const tree = await smallTree(run, secrets.source_key);
   const dir = tree === null ? await layOut(run, secrets.source_key) : null;
-  const found = plan(run, tree === null ? diskFiles(dir!) : treeFiles(tree), env);
-  if (!found.ok) return found;
-  const planned = await withToolchains(run, run.builder, found.value);
-  if (!planned.ok) return planned;
-  const settings = runSettings(run, planned.value);
+  const decided = await decide(run, tree === null ? diskFiles(dir!) : treeFiles(tree), env);
+  if (!decided.ok) return decided;
+  const { plan, run_settings } = decided.value;
+  const { kind } = plan;
   const reuse_key = reuseKey({
     source_sha256: run.version.source_sha256,
-    plan: planned.value,
+    plan,
     build_env: env.vars,
-    base: baseOf(run, planned.value),
+    base: baseOf(run, plan),
   });
   await run.record(async (trx) => {
-    await recordPlan(trx, run.version.id, {
-      plan: planned.value,
-      kind: planned.value.kind,
-      run_settings: settings,
-    });
+    await recordPlan(trx, run.version.id, { plan, kind, run_settings });
     if (run.version.state === 'created') await setVersionState(trx, run.version.id, 'building');
     await setBuildState(trx, run.version.build_id, 'building');
-    await run.event(trx, 'deployment.build_started', { mode: planned.value.mode });
+    await run.event(trx, 'deployment.build_started', { mode: plan.mode });
   });
-  run.version = { ...run.version, plan: planned.value, kind: planned.value.kind, run_settings: settings };
-  const built = { plan: planned.value, run_settings: settings, reuse_key };
+  run.version = { ...run.version, plan, kind, run_settings };
+  const built = { plan, run_settings, reuse_key };
 
   const reusable = run.version.request.reuse ? await findReusable(run, reuse_key) : null;
   if (reusable !== null) {
@@ -79,18 +74,18 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     );
     return ok({ ...built, from: { kind: 'release', release: reusable } });
   }
-  const commands = planned.value.install.length + planned.value.build.length;
-  if (tree !== null && commands === 0 && planned.value.kind === 'static')
+  const commands = plan.install.length + plan.build.length;
+  if (tree !== null && commands === 0 && kind === 'static')
     return ok({ ...built, from: { kind: 'tree', tree } });
   const workspace = dir ?? (await layOut(run, secrets.source_key));
-  if (planned.value.mode === 'dockerfile') {
+  if (plan.mode === 'dockerfile') {
     await run.enter('build', run.limits.build.time_ms + AROUND_BUILD_MS);
-    const image = await buildImage(run, planned.value, workspace, env);
+    const image = await buildImage(run, plan, workspace, env);
     return image.ok ? ok({ ...built, from: { kind: 'image', ...image.value } }) : image;
   }
   if (commands > 0) {
     await run.enter('build', run.limits.build.time_ms + AROUND_BUILD_MS);
-    const problem = await runCommands(run, planned.value, workspace, env);
+    const problem = await runCommands(run, plan, workspace, env);
     if (problem) return failed(problem);
   }
   return ok({ ...built, from: { kind: 'workspace', dir: workspace } });
@@ -126,7 +121,29 @@ function treeFiles(tree: SmallTree): SourceFiles {
   return memoryFiles(contents);
 }
 
-function plan(run: Run, files: SourceFiles, env: VersionEnv): Result<Plan> {
+/**
+ * Decided once (I1): what an earlier attempt has recorded stays, whatever this machine, its settings and those of the
+ * deployment would give today.
+ */
+async function decide(
+  run: Run,
+  files: SourceFiles,
+  env: VersionEnv,
+): Promise<Result<Pick<Built, 'plan' | 'run_settings'>>> {
+  const { plan, run_settings } = run.version;
+  if (plan !== null && run_settings !== null) {
+    run.log.note('plan: as an earlier attempt recorded it');
+    const missing = missingFor(run, plan);
+    return missing === null ? ok({ plan, run_settings }) : failed(missing);
+  }
+  const found = planOf(run, files, env);
+  if (!found.ok) return found;
+  const planned = await withToolchains(run, run.builder, found.value);
+  if (!planned.ok) return planned;
+  return ok({ plan: planned.value, run_settings: runSettings(run, planned.value) });
+}
+
+function planOf(run: Run, files: SourceFiles, env: VersionEnv): Result<Plan> {
   const planned = makePlan(files, {
     overrides: run.version.request.overrides,
     env: env.vars,
@@ -139,10 +156,16 @@ function plan(run: Run, files: SourceFiles, env: VersionEnv): Result<Plan> {
     return failed(failure({ stage: 'plan', code: 'NO_PLAN', message, next_step, log_tail }));
   }
   for (const line of explainPlan(planned.plan).split('\n')) run.log.note(line);
-  if (planned.plan.mode === 'dockerfile' && run.image_builder === null) return failed(buildkitMissing(run));
-  if (planned.plan.kind === 'dynamic' && makesImage(run, planned.plan) && run.runtime === null)
-    return failed(noRuntime(run.images_missing));
-  return ok(planned.plan);
+  const missing = missingFor(run, planned.plan);
+  return missing === null ? ok(planned.plan) : failed(missing);
+}
+
+/** What this install lacks to carry the plan out. */
+function missingFor(run: Run, plan: Plan): Failure | null {
+  if (plan.mode === 'dockerfile' && run.image_builder === null) return buildkitMissing(run);
+  if (plan.kind === 'dynamic' && makesImage(run, plan) && run.runtime === null)
+    return noRuntime(run.images_missing);
+  return null;
 }
 
 /** Builds that start from a base image give images too. */

@@ -55,7 +55,12 @@ function shadow(run: Run, dir: string, objects: ObjectStore): Run {
   return {
     ...run,
     objects,
-    version: { ...run.version, request: { ...run.version.request, reuse: false } },
+    // Planned anew as well: a plan that comes out differently today is a finding.
+    version: {
+      ...run.version,
+      ...{ plan: null, run_settings: null },
+      request: { ...run.version.request, reuse: false },
+    },
     workDir: () => path.join(dir, 'build'),
     tmp_dir: dir,
     record: async () => undefined as never,

@@ -10,10 +10,18 @@ import type { Database } from './db.ts';
 import { deploymentById, lockDeployment, switchActiveVersion, takeSeq } from './deployment.ts';
 import { appendEvent, eventsAfter } from './event.ts';
 import { beginIdempotent, finishIdempotent, readIdempotent } from './idempotency.ts';
-import { claimOperation, finishOperation, getOperation, guard, LeaseLost } from './operation.ts';
+import {
+  claimOperation,
+  expireStuck,
+  finishOperation,
+  getOperation,
+  guard,
+  LeaseLost,
+  recordOperationStage,
+} from './operation.ts';
 import { readRoutes } from './route.ts';
 import { ensureOwner, ensureTenant } from './tenant.ts';
-import { recordPlan, setVersionState } from './version.ts';
+import { recordPlan, setVersionState, versionById } from './version.ts';
 
 export function storeContract(name: string, openDatabase: () => Promise<Database>): void {
   describe(`the store on ${name}`, () => {
@@ -41,6 +49,28 @@ export function storeContract(name: string, openDatabase: () => Promise<Database
         ),
       );
       assert.equal(claims.filter((claim) => claim !== null).length, 1);
+    });
+
+    test('a takeover begins without the deadline of the attempt before', async () => {
+      const { id } = await anOperation(database.db, await aDeployment(database.db), 'publish');
+      const by = { owner: 'w', lease_ms: 60_000 };
+      const first = (await claimOperation(database.db, id, by))!;
+      await database.db
+        .transaction()
+        .execute((trx) =>
+          recordOperationStage(trx, { operation_id: id, token: first.lease_token }, 'build', -1),
+        );
+      await expireStuck(database.db, 0);
+      assert.equal((await claimOperation(database.db, id, by))!.lease_token, first.lease_token + 2);
+      // Lost in another way than by its deadline, which is over by now.
+      await database.db
+        .updateTable('operations')
+        .set({ lease_expires_at: new Date(0), stage_deadline_at: new Date(0) })
+        .where('id', '=', id)
+        .execute();
+      const again = (await claimOperation(database.db, id, by))!;
+      assert.deepEqual(await expireStuck(database.db, 0), []);
+      await guard(database.db, { operation_id: id, token: again.lease_token }, 60_000);
     });
 
     test('a hundred requests with one idempotency key: one executes, all others see its answer (I6)', async () => {
@@ -116,10 +146,15 @@ export function storeContract(name: string, openDatabase: () => Promise<Database
       const deployment = await aDeployment(database.db);
       await database.db.transaction().execute(async (trx) => {
         const version = await aVersion(trx, deployment, await takeSeq(trx, deployment.id));
-        const settings = {} as never;
+        const settings = { grace_ms: 30_000 } as never;
         const plan = { mode: 'static', start: null } as Plan;
         await recordPlan(trx, version.id, { plan, kind: 'static', run_settings: settings });
         await recordPlan(trx, version.id, { plan, kind: 'static', run_settings: settings });
+        await assert.rejects(
+          recordPlan(trx, version.id, { plan, kind: 'static', run_settings: { grace_ms: 1 } as never }),
+          /other run settings/,
+        );
+        assert.deepEqual((await versionById(trx, version.id)).run_settings, { grace_ms: 30_000 });
         await assert.rejects(
           recordPlan(trx, version.id, {
             plan: { ...plan, start: 'x' },

@@ -190,13 +190,13 @@ export async function setVersionState(
     );
 }
 
-/** The plan and what follows from it are written once (I1). Writing the same again (a stage run twice) is fine. */
+/** The plan and what follows from it are written once (I1); the same again (a stage run twice) changes nothing. */
 export async function recordPlan(
   trx: Trx,
   id: string,
   of: { plan: Plan; kind: ReleaseKind; run_settings: RunSettings },
 ): Promise<void> {
-  const result = await trx
+  const written = await trx
     .updateTable('versions')
     .set({
       plan: json(of.plan) as unknown as string,
@@ -204,9 +204,18 @@ export async function recordPlan(
       run_settings: json(of.run_settings) as unknown as string,
     })
     .where('id', '=', id)
-    .where((eb) => eb.or([eb('plan', 'is', null), sql<boolean>`plan = ${jsonText(of.plan)}::jsonb`]))
+    .where('plan', 'is', null)
     .executeTakeFirst();
-  if (result.numUpdatedRows === 0n) throw new Error(`version ${id} already has another plan`);
+  if (written.numUpdatedRows > 0n) return;
+  const same = await trx
+    .selectFrom('versions')
+    .select('id')
+    .where('id', '=', id)
+    .where('kind', '=', of.kind)
+    .where(sql<boolean>`plan = ${jsonText(of.plan)}::jsonb`)
+    .where(sql<boolean>`run_settings = ${jsonText(of.run_settings)}::jsonb`)
+    .executeTakeFirst();
+  if (!same) throw new Error(`version ${id} already has another plan or other run settings`);
 }
 
 export async function recordRelease(
