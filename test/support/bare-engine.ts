@@ -2,6 +2,7 @@
  * Engines without an edge, an API or real machines, several on one database if need be: for tests of what they write.
  * An instance is a server in this process, which a test can let crash.
  */
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import http from 'node:http';
@@ -15,6 +16,7 @@ import { makeFolders } from '../../src/engine/folders.ts';
 import { Supervisor } from '../../src/engine/instances.ts';
 import type { Queue } from '../../src/engine/queue.ts';
 import { Reconciler } from '../../src/engine/reconcile.ts';
+import { openRun, type TurnRun } from '../../src/engine/turn.ts';
 import { Worker } from '../../src/engine/worker.ts';
 import type { Machine, MachineExit } from '../../src/isolation/driver.ts';
 import type { Adoption, ImageRuntime, InstanceSpec } from '../../src/isolation/runtime.ts';
@@ -25,7 +27,7 @@ import type { Database, Trx } from '../../src/store/db.ts';
 import { takeSeq } from '../../src/store/deployment.ts';
 import { registerEngine } from '../../src/store/engine.ts';
 import { fileObjectStore } from '../../src/store/objects/files.ts';
-import { insertOperation } from '../../src/store/operation.ts';
+import { claimOperation, finishOperation, insertOperation } from '../../src/store/operation.ts';
 import { insertRelease } from '../../src/store/release.ts';
 import { acknowledgeRoutes } from '../../src/store/route.ts';
 import { makeVault } from '../../src/store/vault.ts';
@@ -48,6 +50,8 @@ const EXIT: MachineExit = {
 export class FakeRuntime implements ImageRuntime {
   readonly name = 'docker';
   survives_engine = false;
+  /** What the instances answer. */
+  status = 200;
   /** Those that run. */
   readonly running = new Map<string, { crash(): Promise<void> }>();
   /** Every id that was ever started. */
@@ -63,7 +67,7 @@ export class FakeRuntime implements ImageRuntime {
   }
 
   async start(spec: InstanceSpec): Promise<Machine> {
-    const server = http.createServer((_, answer) => answer.end('ok'));
+    const server = http.createServer((_, answer) => answer.writeHead(this.status).end('ok'));
     await once(server.listen(spec.host_port, '127.0.0.1'), 'listening');
     const exited = Promise.withResolvers<MachineExit>();
     const end = async () => {
@@ -97,8 +101,12 @@ export interface BareEngine {
   close(): Promise<void>;
 }
 
-/** `queue`: none, unless given: the test hands operations to the worker itself. */
-export async function bareEngine(database: Database, id: string, queue?: Queue): Promise<BareEngine> {
+/** Without a queue: the test hands operations to the worker itself. `beside`: another engine, whose objects it shares. */
+export async function bareEngine(
+  database: Database,
+  id: string,
+  beside?: EngineContext,
+): Promise<BareEngine> {
   const folders = await makeFolders(await tempDir('bare'));
   const said: string[] = [];
   const runtime = new FakeRuntime();
@@ -106,14 +114,15 @@ export async function bareEngine(database: Database, id: string, queue?: Queue):
     folders,
     runtime,
     say: (_, message, data) => said.push(`${message} ${JSON.stringify(data ?? {})}`),
+    ...(beside ? { objects: beside.objects } : {}),
   });
   const none: Queue = { start: async () => {}, send: async () => {}, stop: async () => {} };
   const supervisor = new Supervisor(ctx);
   await registerEngine(database.db, { id, host: 'test', pid: process.pid });
   return {
     ...{ ctx, runtime, supervisor, said },
-    worker: new Worker(ctx, supervisor, queue ?? none),
-    reconciler: new Reconciler(ctx, queue ?? none, supervisor),
+    worker: new Worker(ctx, supervisor, none),
+    reconciler: new Reconciler(ctx, none, supervisor),
     async close() {
       await supervisor.stop();
       await rm(folders.data, { recursive: true, force: true });
@@ -124,9 +133,9 @@ export async function bareEngine(database: Database, id: string, queue?: Queue):
 export function contextOf(
   database: Database,
   id: string,
-  of: Pick<EngineContext, 'folders' | 'runtime' | 'say'>,
+  of: Pick<EngineContext, 'folders' | 'runtime' | 'say'> & Partial<Pick<EngineContext, 'objects'>>,
 ): EngineContext {
-  const objects = fileObjectStore(of.folders.objects);
+  const objects = of.objects ?? fileObjectStore(of.folders.objects);
   const driver = {
     name: 'process',
     base_image: null,
@@ -242,20 +251,32 @@ async function imageBytes(ctx: EngineContext): ReturnType<typeof staticBytes> {
   return { kind: 'oci', sha256, object_key: `blobs/sha256/${sha256}`, size_bytes: 1, manifest };
 }
 
+/** The story of an operation, to be told stage by stage by a test. */
+export async function aRun(engine: BareEngine, operation_id: string): Promise<TurnRun> {
+  const { ctx, supervisor } = engine;
+  const operation = (await claimOperation(ctx.db, operation_id, { owner: ctx.id, lease_ms: 60_000 }))!;
+  const lease = { operation_id, token: operation.lease_token };
+  return openRun(ctx, { operation, lease, abort: new AbortController() }, supervisor, (trx, outcome) =>
+    finishOperation(trx, operation_id, outcome),
+  );
+}
+
+export async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
+  for (const end = Date.now() + 30_000; !(await holds()); ) {
+    if (Date.now() > end) assert.fail(`never: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
 /** An accepted intent about a version that has its release. */
 export async function anIntent(
   ctx: EngineContext,
   version: Version,
   kind: OperationKind,
-  queue?: Queue,
 ): Promise<Operation> {
   const { tenant_id, deployment_id, id: version_id } = version;
   return ctx.db.transaction().execute(async (trx) => {
     const seq = await takeSeq(trx, deployment_id);
-    const operation = await insertOperation(trx, {
-      ...{ id: newId('op'), kind, seq, tenant_id, deployment_id, version_id },
-    });
-    await queue?.send(trx, operation);
-    return operation;
+    return insertOperation(trx, { id: newId('op'), kind, seq, tenant_id, deployment_id, version_id });
   });
 }
