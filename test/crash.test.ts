@@ -90,6 +90,22 @@ describe('kill -9', () => {
       await check();
     });
 
+  test('what is taken up again keeps its plan and settings, whatever the engine would choose by now (I1)', async () => {
+    const deployment = await kiln.deployment('retaken');
+    const build = { build_command: 'sleep 1', run_command: 'node server.js' };
+    const { version } = await kiln.publish(server, { deployment_id: deployment.id, wait: 0, ...build });
+    while ((await kiln.version(deployment.id, version.id)).stage !== 'build')
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    await kiln.kill();
+    kiln = await startKilnProcess(data_dir, { grace: '1' });
+    const ended = await kiln.settled(deployment.id, version.id, 30_000);
+    assert.equal(ended.state, 'ready', JSON.stringify(ended.failure));
+    const log = await kiln.buildLog(deployment.id, version.build_id);
+    assert.match(log, /plan: as an earlier attempt recorded it/);
+    assert.match(log, /then for 0 s/);
+    assert.doesNotMatch(log, /then for 1 s/);
+  });
+
   test('while an archive comes in: the workspace is as it was, and the half upload is gone', async () => {
     const sandbox_id = await kiln.sandboxFrom(site);
     const upload = http.request(`${kiln.api_url}/api/v1/sandboxes/${sandbox_id}/archive?clear=true`, {

@@ -3,11 +3,13 @@
  * a crashed engine or a half-done clean-up are all put right here, at most a few seconds later.
  */
 import { readdir, rm } from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
 import type { Instance } from '../domain/instance.ts';
 import { UPLOAD_PREFIX } from '../domain/sandbox.ts';
 import { beatEngine, livingEngineIds, removeSilentEngines } from '../store/engine.ts';
 import {
+  deploymentsOutOfScale,
   operationsWithOrphanedGating,
   retireGating,
   setInstanceState,
@@ -15,12 +17,14 @@ import {
 } from '../store/instance.ts';
 import { listObjects, recordObject } from '../store/object.ts';
 import { abandonedOperations, expireStuck } from '../store/operation.ts';
+import { bumpRoutes } from '../store/route.ts';
 import { livingSandboxIds } from '../store/sandbox.ts';
 import { transact } from '../store/transact.ts';
 import type { EngineContext } from './context.ts';
 import { instanceDir } from './instance-machine.ts';
 import type { Supervisor } from './instances.ts';
 import type { Queue } from './queue.ts';
+import { adjustReplicas } from './replicas.ts';
 
 /** Over a stage's own deadline by this much, with the lease still renewed: the worker hangs. */
 const STUCK_SLACK_MS = 60_000;
@@ -48,31 +52,52 @@ export class Reconciler {
   }
 
   pass(): Promise<void> {
-    this.#passing ??= this.#onePass()
-      .catch((error) =>
-        this.#ctx.say('error', 'reconciling failed; it is tried again', { error: String(error) }),
-      )
-      .finally(() => {
-        this.#passing = null;
-      });
+    this.#passing ??= this.#onePass().finally(() => {
+      this.#passing = null;
+    });
     return this.#passing;
   }
 
+  /** What fails is said and tried again with the next pass; it holds nothing else up. */
   async #onePass(): Promise<void> {
-    const { db, id, timings } = this.#ctx;
-    await beatEngine(db, id);
+    for (const step of [() => this.#engines(), () => this.#operations(), () => this.#instances()])
+      await step().catch((error) =>
+        this.#ctx.say('error', 'reconciling failed; it is tried again', { error: String(error) }),
+      );
+    await this.#supervisor.reconcile();
+  }
+
+  async #engines(): Promise<void> {
+    const { db, id, timings, say } = this.#ctx;
+    if (await beatEngine(db, { id, host: os.hostname(), pid: process.pid })) {
+      say(
+        'warn',
+        'this engine was silent for so long that others took it for dead; what they took over is theirs',
+      );
+      // Nobody knows any more which routes its edge serves: with the next generation it says so.
+      await transact(db, bumpRoutes);
+    }
     await removeSilentEngines(db, timings.engine_silent_ms);
+  }
+
+  async #operations(): Promise<void> {
+    const { db, say } = this.#ctx;
     for (const stuck of await expireStuck(db, STUCK_SLACK_MS))
-      this.#ctx.say('warn', `operation ${stuck} hangs; its lease was taken away`);
+      say('warn', `operation ${stuck} hangs; its lease was taken away`);
     const abandoned = await abandonedOperations(db);
     if (abandoned.length > 0)
       await transact(db, async (trx) => {
         for (const operation of abandoned) await this.#queue.send(trx, operation);
       });
+  }
+
+  async #instances(): Promise<void> {
+    const { db } = this.#ctx;
     for (const operation_id of await operationsWithOrphanedGating(db))
       await transact(db, (trx) => retireGating(trx, operation_id));
     await adoptInstances(this.#ctx, 'running', this.#supervisor);
-    await this.#supervisor.reconcile();
+    for (const deployment_id of await deploymentsOutOfScale(db))
+      await adjustReplicas(this.#ctx, deployment_id);
   }
 }
 
@@ -91,7 +116,24 @@ export async function adoptInstances(
   const orphans = (await unstoppedInstances(ctx.db)).filter(
     (row) => row.engine_id === null || !living.has(row.engine_id),
   );
-  for (const row of orphans) if (row.role !== 'live' || !(await supervisor.adopt(row))) await adopt(ctx, row);
+  for (const row of orphans)
+    try {
+      if (row.role !== 'live' || !(await goesOn(ctx, row, supervisor))) await adopt(ctx, row);
+    } catch (error) {
+      ctx.say('error', `instance ${row.id} could not be taken over; it is tried again`, {
+        error: String(error),
+      });
+    }
+}
+
+/** One whose machine cannot be taken over is started anew, like one that has none. */
+async function goesOn(ctx: EngineContext, row: Instance, supervisor: Supervisor): Promise<boolean> {
+  return supervisor.adopt(row).catch((error) => {
+    ctx.say('warn', `instance ${row.id} does not go on under this engine and is started anew`, {
+      error: String(error),
+    });
+    return false;
+  });
 }
 
 async function adopt(ctx: EngineContext, row: Instance): Promise<void> {

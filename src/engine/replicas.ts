@@ -43,7 +43,9 @@ export async function adjustReplicas(ctx: EngineContext, deployment_id: string):
     if (version.kind !== 'dynamic' || version.release_id === null) return;
     const wanted = deployment.state === 'stopped' ? 0 : deployment.desired_replicas;
     const live = (await lockUnstopped(trx, { version_id: version.id })).filter((i) => i.role === 'live');
-    live.sort((a, b) => a.replica - b.replica);
+    // The first to go are those that do not serve.
+    const idle = (row: Instance) => Number(row.state !== 'healthy');
+    live.sort((a, b) => idle(a) - idle(b) || a.replica - b.replica);
     for (const row of live.slice(wanted)) await setInstanceRole(trx, row, 'retired');
     const used = new Set(live.map((row) => row.replica));
     let missing = wanted - live.length;

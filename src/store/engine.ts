@@ -2,16 +2,30 @@ import { sql } from 'kysely';
 import type { Conn } from './db.ts';
 
 /** Engines that share this database. Each beats; one that is silent for long no longer counts. */
-export async function registerEngine(db: Conn, of: { id: string; host: string; pid: number }): Promise<void> {
+interface EngineOnHost {
+  id: string;
+  host: string;
+  pid: number;
+}
+
+export async function registerEngine(db: Conn, of: EngineOnHost): Promise<void> {
   await db.insertInto('engines').values(of).execute();
 }
 
-export async function beatEngine(db: Conn, id: string): Promise<void> {
-  await db
+/** True when it was removed as silent (its process stood still, say) and is entered again. */
+export async function beatEngine(db: Conn, of: EngineOnHost): Promise<boolean> {
+  const beat = await db
     .updateTable('engines')
     .set({ seen_at: sql<Date>`clock_timestamp()` })
-    .where('id', '=', id)
+    .where('id', '=', of.id)
+    .executeTakeFirst();
+  if (beat.numUpdatedRows > 0n) return false;
+  await db
+    .insertInto('engines')
+    .values(of)
+    .onConflict((c) => c.doNothing())
     .execute();
+  return true;
 }
 
 export async function removeEngine(db: Conn, id: string): Promise<void> {

@@ -178,6 +178,19 @@ export async function retireGating(trx: Trx, operation_id: string): Promise<Inst
   return retired;
 }
 
+/** Deployments with more or fewer live instances than they are to have. */
+export async function deploymentsOutOfScale(db: Conn): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`
+    select d.id from deployments d
+      join versions v on v.id = d.active_version_id and v.kind = 'dynamic' and v.release_id is not null
+      left join instances i on i.version_id = v.id and i.role = 'live' and i.stopped_at is null
+     where d.deleted_at is null
+     group by d.id
+    having count(i.id) <> case when d.state = 'stopped' then 0 else d.desired_replicas end
+     order by d.id`.execute(db);
+  return rows.map((row) => row.id);
+}
+
 /** Finished operations that have left instances to be proved, which nobody needs any more. */
 export async function operationsWithOrphanedGating(db: Conn): Promise<string[]> {
   const rows = await db
