@@ -125,6 +125,8 @@ export async function bareEngine(
     reconciler: new Reconciler(ctx, none, supervisor),
     async close() {
       await supervisor.stop();
+      // Those that would outlive an engine do not outlive the test.
+      for (const left of [...runtime.running.values()]) await left.crash();
       await rm(folders.data, { recursive: true, force: true });
     },
   };
