@@ -53,10 +53,12 @@ export function makeQueue(database: Database, of: { concurrency: number; say: Lo
 
 class BossQueue implements Queue {
   readonly #boss: PgBoss;
+  readonly #owns_pool: boolean;
   readonly #places: Record<Lane, number>;
   readonly #busy: Record<Lane, number> = { publish: 0, switch: 0 };
 
   constructor(database: Database, { concurrency, say }: { concurrency: number; say: Log }) {
+    this.#owns_pool = database.kind === 'postgres';
     this.#places = { publish: concurrency, switch: SWITCHES_AT_ONCE };
     this.#boss = new PgBoss({
       ...database.forBoss,
@@ -121,8 +123,9 @@ class BossQueue implements Queue {
     }
   }
 
+  /** Its own pool of connections goes as well; the database's stays. */
   async stop(): Promise<void> {
-    await this.#boss.stop({ graceful: false, close: false });
+    await this.#boss.stop({ graceful: false, close: this.#owns_pool });
   }
 }
 

@@ -10,7 +10,7 @@
  *   the engine stops      → nothing; the lease is given back, so that the next engine starts at once
  *   a fault of ours       → `failed`, ENGINE_FAILED or STORAGE_FAILED
  */
-import { rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { type Failure, failure, type Stage } from '../domain/failure.ts';
 import type { Operation, OperationKind } from '../domain/operation.ts';
 import { publish, switchTo } from '../pipeline/pipeline.ts';
@@ -43,6 +43,8 @@ const STORIES: Record<OperationKind, (run: Run) => Promise<Result<unknown>>> = {
   rollback: switchTo,
   verify,
 };
+
+const asideName = (operation_id: string) => `done-${operation_id}`;
 
 export class Cancelled extends Error {}
 export class EngineStopping extends Error {}
@@ -136,11 +138,21 @@ export class Worker {
     }
   }
 
-  /** After the outcome is written, because nobody waits for it; what is missed here is emptied by the next build. */
-  async #cleanUp(operation: Operation): Promise<void> {
-    const folder = { publish: operation.deployment_id, verify: operation.id, promote: null, rollback: null }[
-      operation.kind
-    ];
+  /**
+   * With the outcome the next publish of the deployment may begin, in the same folder: so that is out of its way by then. To
+   * remove it takes its time, and nobody waits for that.
+   */
+  async #setAside({ id, deployment_id, kind }: Operation): Promise<void> {
+    if (kind !== 'publish') return;
+    await rename(this.#ctx.workDir(deployment_id), this.#ctx.workDir(asideName(id))).catch((error) => {
+      if (error.code !== 'ENOENT')
+        this.#ctx.say('warn', 'a build folder could not be set aside', { error: String(error) });
+    });
+  }
+
+  /** What is missed here is emptied by the next build, or by the next start. */
+  async #cleanUp({ id, kind }: Operation): Promise<void> {
+    const folder = { publish: asideName(id), verify: id, promote: null, rollback: null }[kind];
     if (folder === null) return;
     await rm(this.#ctx.workDir(folder), { recursive: true, force: true }).catch((error) =>
       this.#ctx.say('warn', 'a build folder could not be removed', { error: String(error) }),
@@ -159,6 +171,7 @@ export class Worker {
 
   /** The final row, and the next publish of the deployment gets its turn, in the same transaction. */
   async #finish(trx: Trx, operation: Operation, outcome: Outcome): Promise<void> {
+    await this.#setAside(operation);
     await finishOperation(trx, operation.id, outcome);
     const next = await nextPublish(trx, operation.deployment_id);
     if (next) await this.#queue.send(trx, next);

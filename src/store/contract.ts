@@ -1,12 +1,13 @@
 /** What the store promises on every database: run on PGlite by store.test.ts, on a Postgres server by the system tests. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import fc from 'fast-check';
 import { aDeployment, anOperation, aVersion, newId } from '../../test/support/rows.ts';
 import type { Deployment } from '../domain/deployment.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { Plan } from '../domain/plan.ts';
-import type { Database } from './db.ts';
+import { type Database, notify } from './db.ts';
 import { deploymentById, lockDeployment, switchActiveVersion, takeSeq } from './deployment.ts';
 import { appendEvent, eventsAfter } from './event.ts';
 import {
@@ -20,6 +21,13 @@ import { claimOperation, finishOperation, getOperation, guard, LeaseLost } from 
 import { readRoutes } from './route.ts';
 import { ensureOwner, ensureTenant } from './tenant.ts';
 import { recordPlan, setVersionState } from './version.ts';
+
+async function until(is_so: () => boolean): Promise<void> {
+  for (let looks = 0; !is_so(); looks++) {
+    if (looks > 1000) throw new Error('it did not come');
+    await pause(20);
+  }
+}
 
 export function storeContract(name: string, openDatabase: () => Promise<Database>): void {
   describe(`the store on ${name}`, () => {
@@ -85,6 +93,29 @@ export function storeContract(name: string, openDatabase: () => Promise<Database
       await abandonIdempotent(database.db, next);
       const third = await beginIdempotent(database.db, { ...scope, owner: 'third' }, 'body', 60_000);
       assert.deepEqual(third, { kind: 'execute', previous_subject: { made: 'by next' } });
+    });
+
+    test('who listens hears a notification once, however many begin to listen at the same time', async () => {
+      const heard: string[] = [];
+      const stops = await Promise.all(
+        ['a', 'b', 'c'].map((who) =>
+          database.listen('kiln_work', (payload) => payload && heard.push(who + payload)),
+        ),
+      );
+      await database.db.transaction().execute((trx) => notify(trx, 'kiln_work', '1'));
+      await until(() => heard.length >= 3);
+      await database.db.transaction().execute((trx) => notify(trx, 'kiln_work', '2'));
+      await until(() => heard.length >= 6);
+      assert.deepEqual(heard.toSorted(), ['a1', 'a2', 'b1', 'b2', 'c1', 'c2']);
+      for (const stop of stops) await stop();
+    });
+
+    test('two engines that start at once make one tenant', async () => {
+      const named = { name: 'Once', slug: `once-${newId('ten')}` };
+      const made = await Promise.all(
+        [1, 2, 3].map(() => database.db.transaction().execute((trx) => ensureTenant(trx, newId, named))),
+      );
+      assert.equal(new Set(made.map(({ id }) => id)).size, 1);
     });
 
     test('events of a tenant are numbered without gaps, in the order they become visible', async () => {
