@@ -36,6 +36,9 @@ export function tunnel(of: UpgradeRequest, lease: Lease, context: ProxyContext):
  */
 type State = 'connecting' | 'answered' | 'joined' | 'over';
 
+/** Node's parser lets more through in a reason phrase. */
+const PRINTABLE = /^[\t\x20-\x7e\x80-\xff]*$/;
+
 class Tunnel {
   readonly #of: UpgradeRequest;
   readonly #context: ProxyContext;
@@ -101,42 +104,34 @@ class Tunnel {
 
   #onAnswer(answer: IncomingMessage): void {
     answer.on('error', () => {}); // followed by 'close', which looks at `complete`
-    if (this.#state !== 'connecting') return void answer.destroy();
+    if (this.#state !== 'connecting' || this.#of.socket.destroyed) return void answer.destroy();
     // Without a protocol that it switches to, node takes a `101` for an ordinary answer.
-    if (answer.statusCode === 101) {
-      answer.destroy();
-      this.#onFailure(new Error('it switched to no protocol'), true);
-      return;
-    }
-    this.#clock?.stop();
-    const response = respond(this.#of.request, this.#of.socket);
-    if (response === null) {
-      this.#end();
+    if (answer.statusCode! < 200 || !PRINTABLE.test(answer.statusMessage!)) {
+      this.#onFailure(new Error('its answer cannot be passed on'), true);
       return;
     }
     this.#state = 'answered';
-    this.#passOn(answer, response);
+    this.#clock?.stop();
+    this.#passOn(answer);
   }
 
-  /** The instance did not want to upgrade (a login page, a 404): its answer goes to the client as it is. */
-  #passOn(answer: IncomingMessage, response: ServerResponse): void {
-    const { request, socket } = this.#of;
-    try {
-      const headers = [...responseHeaders(answer, false), 'Connection', 'close'];
-      response.writeHead(answer.statusCode!, answer.statusMessage, headers);
-    } catch {
-      this.#end(); // an answer that node does not let through
-      sendError(request, response, 'BAD_GATEWAY', { connection: 'close' });
-      return;
-    }
+  /**
+   * The instance did not want to upgrade (a login page, a 404): its answer goes to the client as it is, up to the end
+   * of the connection. Written raw, because a response of node's never hears of 'drain' on a socket it has let go of.
+   */
+  #passOn(answer: IncomingMessage): void {
+    const socket = this.#of.socket as Socket;
+    const headers = [...responseHeaders(answer, false), 'Connection', 'close'];
+    socket.write(headOf(`${answer.statusCode} ${answer.statusMessage}`, headers), 'latin1');
+    this.#startClock(this.#context.limits.silence_timeout_ms, () => !socket.writableNeedDrain);
+    answer.on('data', () => this.#clock?.restart());
+    socket.on('drain', () => this.#clock?.restart());
     answer.once('close', () => {
       this.#clock?.stop();
-      if (!answer.complete) cut(socket as Socket);
+      if (answer.complete) socket.destroySoon();
+      else cut(socket);
     });
-    this.#startClock(this.#context.limits.silence_timeout_ms, () => !response.writableNeedDrain);
-    answer.on('data', () => this.#clock?.restart());
-    response.on('drain', () => this.#clock?.restart());
-    answer.pipe(response);
+    answer.pipe(socket, { end: false });
   }
 
   #onUpgrade(answer: IncomingMessage, far: Socket, far_head: Buffer): void {
@@ -145,7 +140,9 @@ class Tunnel {
     this.#state = 'joined';
     this.#clock?.stop();
     watch(this.#lease.upstream, [socket, far]);
-    socket.write(headOf(answer), 'latin1');
+    const protocol = answer.headers.upgrade === undefined ? [] : ['Upgrade', answer.headers.upgrade];
+    const headers = ['Connection', 'Upgrade', ...protocol, ...responseHeaders(answer, false)];
+    socket.write(headOf('101 Switching Protocols', headers), 'latin1');
     socket.write(far_head);
     far.write(this.#take_early());
     joinSockets(socket, far, this.#context.limits.websocket_idle_ms);
@@ -175,10 +172,22 @@ class Tunnel {
   }
 }
 
-/** Answers an upgrade request with a page and ends its connection. */
-export function refuse(of: { request: IncomingMessage; socket: Duplex }, error: EdgeError): void {
-  const response = respond(of.request, of.socket);
-  if (response !== null) sendError(of.request, response, error, { connection: 'close' });
+/** Answers an upgrade request with a page and ends its connection, which node has let go of. Never throws. */
+export function refuse(
+  { request, socket }: Pick<UpgradeRequest, 'request' | 'socket'>,
+  error: EdgeError,
+): void {
+  if (socket.destroyed) return;
+  const response = new ServerResponse(request);
+  response.on('error', () => {});
+  try {
+    response.assignSocket(socket as Socket);
+  } catch {
+    socket.destroy(); // another answer still has it
+    return;
+  }
+  response.once('finish', () => (socket as Socket).destroySoon());
+  sendError(request, response, error, { connection: 'close' });
 }
 
 function send(of: UpgradeRequest, upstream: Upstream, context: ProxyContext): http.ClientRequest {
@@ -228,25 +237,8 @@ function watch(upstream: Upstream, ends: Duplex[]): void {
   }
 }
 
-/** A socket that node has let go of for an upgrade gets an ordinary response after all. */
-function respond(request: IncomingMessage, socket: Duplex): ServerResponse | null {
-  if (socket.destroyed) return null;
-  const response = new ServerResponse(request);
-  response.on('error', () => {});
-  try {
-    response.assignSocket(socket as Socket);
-  } catch {
-    socket.destroy(); // another answer still has it
-    return null;
-  }
-  response.once('finish', () => (socket as Socket).destroySoon());
-  return response;
-}
-
-function headOf(answer: IncomingMessage): string {
-  const lines = ['HTTP/1.1 101 Switching Protocols', 'Connection: Upgrade'];
-  if (answer.headers.upgrade) lines.push(`Upgrade: ${answer.headers.upgrade}`);
-  const headers = responseHeaders(answer, false);
+function headOf(status: string, headers: string[]): string {
+  const lines = [`HTTP/1.1 ${status}`];
   for (let i = 0; i < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`);
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
