@@ -175,6 +175,21 @@ test('a client that leaves in the middle of the upgrade, and one that says much 
   );
 });
 
+test('closing the edge does not wait for an upgrade that is never answered', async (t) => {
+  const { promise: arrived, resolve } = Promise.withResolvers<void>();
+  const server = http.createServer().on('upgrade', (_req, socket) => {
+    socket.on('error', () => {});
+    resolve();
+  });
+  const { edge } = await edgeFor(t, [appRoute([await appInstance(t, 'ins_1', server)])]);
+  const ws = new WebSocket(`ws://127.0.0.1:${edge.port}/`, { headers: { host: HOST } });
+  const failed = once(ws, 'error');
+  await arrived;
+  await edge.close();
+  await failed;
+  assert.equal(await edge.onIdle('ins_1', 5000), true);
+});
+
 test('closing the edge ends WebSockets at once', async (t) => {
   const { edge } = await edgeFor(t, [appRoute([await echo(t)])], { limits: { close_grace_ms: 5000 } });
   const { ws } = await connect(edge.port);
