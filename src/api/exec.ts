@@ -1,10 +1,9 @@
 /** Commands in a sandbox, inside the isolation driver; ended when the caller hangs up. */
-import path from 'node:path';
 import { StringDecoder } from 'node:string_decoder';
 import { KilnError } from '../domain/errors.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Engine } from '../engine/engine.ts';
-import { resolveInside } from '../source/paths.ts';
+import { followInside, insideWorkspace } from '../source/paths.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
 import { type ExecBody, execSandbox, streamExec } from './contract/exec.ts';
 import { checkEnv } from './env-input.ts';
@@ -32,11 +31,12 @@ interface Prepared {
 /** Everything that can be wrong with the request, before anything starts or an answer begins. */
 async function prepare(call: AnyCall, sandbox_id: string, body: ExecBody): Promise<Prepared> {
   const sandbox = await usable(call, sandbox_id);
-  const root = await resolveInside(await call.deps.engine.workspaceDir(sandbox), '.');
-  const cwd = await resolveInside(root, body.cwd ?? body.dir ?? '/workspace');
+  const root = await call.deps.engine.workspaceDir(sandbox);
+  const asked = body.cwd ?? body.dir ?? '/workspace';
+  const cwd = await insideWorkspace(root, async (folders) => followInside(folders, asked));
   const own = checkEnv(body.env ?? {}, 'env');
   const env = { ...(await openSandboxEnv(call.deps, sandbox.id)), ...own };
-  return { sandbox, cwd: path.relative(root, cwd) || '.', env };
+  return { sandbox, cwd: cwd || '.', env };
 }
 
 async function start(call: AnyCall, of: Prepared, body: ExecBody, on_output: OnOutput): Promise<Machine> {

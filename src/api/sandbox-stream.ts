@@ -1,7 +1,6 @@
 /** What happens in a sandbox as streams: lines of commands, changes of files. (Its events are in event.ts.) */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../domain/errors.ts';
-import { resolveInside } from '../source/paths.ts';
 import { changesBetween, type Look, lookAt } from '../source/watch.ts';
 import { followLog, type LogLine, readLog } from '../store/logs.ts';
 import { type AnyCall, data, handle, type Mounted } from './call.ts';
@@ -93,7 +92,7 @@ export const sandboxStreamHandlers: Mounted[] = [
   }),
   handle(contract.watchFiles, async (call) => {
     const below = workspacePath(call.query.path ?? '.', 'path');
-    const root = await resolveInside(await workspaceOf(call, call.params.id), '.');
+    const root = await workspaceOf(call, call.params.id);
     if (watchers >= WATCHERS)
       throw new KilnError('TOO_MANY', `${WATCHERS} streams watch files already; close one first.`);
     watchers++;

@@ -1,9 +1,10 @@
 /** Workspaces on this machine's disk, and commands run in them. */
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { KilnError } from '../domain/errors.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Machine } from '../isolation/driver.ts';
+import { purge } from '../source/remove.ts';
 import { appendEvent } from '../store/event.ts';
 import { setSandboxState } from '../store/sandbox.ts';
 import type { EngineContext } from './context.ts';
@@ -84,5 +85,5 @@ export async function destroySandbox(ctx: EngineContext, sandbox: Sandbox): Prom
         },
       });
     });
-  await rm(path.join(ctx.folders.sandboxes, sandbox.id), { recursive: true, force: true });
+  await purge(path.join(ctx.folders.sandboxes, sandbox.id));
 }
