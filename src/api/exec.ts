@@ -9,7 +9,7 @@ import { type ExecBody, execSandbox, streamExec } from './contract/exec.ts';
 import { checkEnv } from './env-input.ts';
 import { usable } from './find.ts';
 import { openSandboxEnv } from './sandbox-env.ts';
-import { eventStream, type Send, streamError } from './sse.ts';
+import { eventStream, type Send } from './sse.ts';
 
 const DEFAULT_TIMEOUT_S = 120;
 /** Kept of each of stdout and stderr in an answer. */
@@ -149,10 +149,6 @@ export const execHandlers: Mounted[] = [
   handle(execSandbox, (call) => exec(call, call.params.id, call.body)),
   handle(streamExec, async (call) => {
     const of = await prepare(call, call.params.id, call.body);
-    return eventStream(
-      call.request,
-      (send, signal) => stream(call, of, call.body, send, signal),
-      streamError(call),
-    );
+    return eventStream(call, (send, signal) => stream(call, of, call.body, send, signal));
   }),
 ];

@@ -137,11 +137,7 @@ export const sandboxHandlers: Mounted[] = [
   handle(contract.streamReadiness, async (call) => {
     const sandbox = await findSandbox(call, call.params.id);
     const event = sandbox.state === 'running' ? 'ready' : 'timeout';
-    return eventStream(
-      call.request,
-      (send) => send({ event, data: { type: event, ...readiness(sandbox) } }),
-      String,
-    );
+    return eventStream(call, (send) => send({ event, data: { type: event, ...readiness(sandbox) } }));
   }),
   handle(contract.getSandboxUsage, (call) => usage(call, call.params.id)),
   handle(contract.listSandboxTemplates, async () =>

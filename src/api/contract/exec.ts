@@ -23,6 +23,7 @@ export const execSandbox = defineRoute({
   about: 'Runs a shell command and answers when it has ended; a non-zero exit code is still 200.',
   scope: 'sandboxes:write',
   body: Exec,
+  holds: true,
   answers: ok(
     z
       .object({
