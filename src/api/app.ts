@@ -41,7 +41,7 @@ export function createApi(deps: ApiDeps): OpenAPIHono {
     await next();
     c.res.headers.set('x-request-id', idOf(c));
     // Hono answers HEAD by what GET answers, and drops the body unread: a stream would wait for its reader for ever.
-    if (c.req.raw.method === 'HEAD') await c.res.body?.cancel();
+    if (c.req.raw.method === 'HEAD') await c.res.body?.cancel().catch(() => {});
   });
   app.onError((error, c) => respondError(error, idOf(c), c.req.raw, deps.log));
   app.notFound((c) => respondError(noSuchRoute(c), idOf(c), c.req.raw, deps.log));

@@ -7,6 +7,7 @@ import { followInside, insideWorkspace } from '../source/paths.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
 import { type ExecBody, execSandbox, streamExec } from './contract/exec.ts';
 import { checkEnv } from './env-input.ts';
+import { gone } from './file.ts';
 import { usable } from './find.ts';
 import { openSandboxEnv } from './sandbox-env.ts';
 import { eventStream, type Send } from './sse.ts';
@@ -33,7 +34,11 @@ async function prepare(call: AnyCall, sandbox_id: string, body: ExecBody): Promi
   const sandbox = await usable(call, sandbox_id);
   const root = await call.deps.engine.workspaceDir(sandbox);
   const asked = body.cwd ?? body.dir ?? '/workspace';
-  const cwd = await insideWorkspace(root, async (folders) => followInside(folders, asked));
+  const cwd = await insideWorkspace(root, async (folders) => {
+    const folder = followInside(folders, asked);
+    folders.at(folder); // it is there, and a folder
+    return folder;
+  }).catch((error) => gone(asked, error));
   const own = checkEnv(body.env ?? {}, 'env');
   const env = { ...(await openSandboxEnv(call.deps, sandbox.id)), ...own };
   return { sandbox, cwd: cwd || '.', env };

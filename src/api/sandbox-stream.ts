@@ -1,5 +1,6 @@
 /** What happens in a sandbox as streams: lines of commands, changes of files. (Its events are in event.ts.) */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { shownPath } from '../source/paths.ts';
 import { changesBetween, type Look, lookAt } from '../source/watch.ts';
 import { followLog, type LogLine, readLog } from '../store/logs.ts';
 import { type AnyCall, data, handle, type Mounted } from './call.ts';
@@ -64,7 +65,7 @@ async function watch(call: AnyCall, of: Watched, send: Send, signal: AbortSignal
     took_ms = performance.now() - started;
     for (const { type, path, is_dir, size_bytes } of changesBetween(before, now)) {
       if (!is_wanted(path)) continue;
-      const told = { type, event: type, path: `/workspace/${path}`, is_dir, size_bytes };
+      const told = { type, event: type, path: shownPath(path), is_dir, size_bytes };
       await send({ event: type, data: told });
     }
     before = now;
