@@ -84,7 +84,7 @@ async function answerCall(
 /** Runs the handler, or with an Idempotency-Key answers what it answered before. */
 async function answerOnce(mounted: Mounted, call: AnyCall, bytes: Buffer): Promise<Response> {
   const { route } = mounted;
-  const { deps, request, request_id, caller } = call;
+  const { deps, request, caller } = call;
   const url = new URL(request.url);
   const key = route.idempotent ? keyOf(request) : null;
   if (key === null) return respond(route, await mounted.handler(call), deps);
