@@ -10,6 +10,7 @@ import { readProc } from '../marks.ts';
 import { makeGate } from '../output.ts';
 import { makeScanner, type ProcessRow, type ProcessTable, signal, strike } from '../processes.ts';
 import { makePrivateDir, removeTree } from '../scratch.ts';
+import { readUntrustedFile } from '../untrusted-file.ts';
 import { makeSampler, watchMachine } from '../watchdog.ts';
 import { type BuildFiles, checkImageBuild, scopeHost, scopeOf } from './argv.ts';
 
@@ -17,6 +18,7 @@ import { type BuildFiles, checkImageBuild, scopeHost, scopeOf } from './argv.ts'
 const CLIENT_GRACE_MS = 1500;
 /** For the steps of a build to die with its session. */
 const STEPS_GRACE_MS = 2500;
+const MOST_HOSTS_BYTES = 64 * 1024;
 
 export interface BuildClient {
   file: string;
@@ -134,6 +136,11 @@ function inits(rows: readonly ProcessRow[]): number[] {
   return rows.filter((row) => !pids.has(row.ppid)).map((row) => row.pid);
 }
 
+/** A step may have put anything there, with a root of its own. */
+function hostsOf(pid: number): string {
+  return readUntrustedFile(`/proc/${pid}/root/etc/hosts`, MOST_HOSTS_BYTES) ?? '';
+}
+
 /** Processes in containers of a BuildKit whose hosts file has this name. */
 function stepFinder(host: string): (table: ProcessTable) => ProcessRow[] {
   const known = new Map<string, boolean>();
@@ -142,7 +149,7 @@ function stepFinder(host: string): (table: ProcessTable) => ProcessRow[] {
     let mine = known.get(key);
     if (mine === undefined) {
       const in_buildkit = readProc(`/proc/${pid}/cgroup`)?.includes('buildkit') ?? false;
-      mine = in_buildkit && (readProc(join('/proc', String(pid), 'root/etc/hosts'))?.includes(host) ?? false);
+      mine = in_buildkit && hostsOf(pid).includes(host);
       // A container's first process becomes the command a moment after it is there: ask again until it is.
       if (mine || !in_buildkit) known.set(key, mine);
     }
