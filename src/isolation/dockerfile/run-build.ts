@@ -13,6 +13,7 @@ import { makePrivateDir, removeTree } from '../scratch.ts';
 import { readUntrustedFile } from '../untrusted-file.ts';
 import { makeSampler, watchMachine } from '../watchdog.ts';
 import { type BuildFiles, checkImageBuild, scopeHost, scopeOf } from './argv.ts';
+import { refuseFrontend } from './frontend.ts';
 
 /** A client that was told to end passes it on to BuildKit; one that does not is killed, which ends its session. */
 const CLIENT_GRACE_MS = 1500;
@@ -40,6 +41,8 @@ export async function runBuild(
   await checkImageBuild(spec);
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(spec.id))
     throw new Error(`build id ${JSON.stringify(spec.id)} is not a plain name`);
+  const refused = await refuseFrontend(spec, { network_is_held: false });
+  if (refused !== null) return refused;
   const private_dir = join(work_dir, spec.id);
   try {
     await makePrivateDir(private_dir, []);
