@@ -53,11 +53,26 @@ export class Client extends TypedClient<Travel> {
     return response.body ?? new ReadableStream({ start: (controller) => controller.close() });
   }
 
-  /** Frames of a stream until it ends or `signal` aborts. */
+  /** Frames of a stream until it ends or `signal` aborts. @throws CliError when the stream breaks off, or says it failed. */
   async *events(path: string, query: Query, signal: AbortSignal): AsyncGenerator<StreamEvent> {
     const either = AbortSignal.any([signal, this.#interrupted]);
     const response = await this.#send('GET', path, { query }, null, either, 'text/event-stream');
-    if (response.body !== null) yield* readEvents(response.body);
+    if (response.body === null) return;
+    try {
+      for await (const frame of readEvents(response.body)) {
+        if (frame.event === 'error') throw streamFailed(frame);
+        yield frame;
+      }
+    } catch (error) {
+      if (error instanceof CliError) throw error;
+      if (either.aborted) throw interrupted();
+      throw new CliError(
+        EXIT.unreachable,
+        'NO_ENGINE',
+        `The engine at ${this.connection.api_url} went away in the middle of its answer (${reasonOf(error)}).`,
+        { next_step: 'When it is up again (`kiln up`), give the same command.', cause: error },
+      );
+    }
   }
 
   override async request(method: Method, path: string, call: Call): Promise<unknown> {
@@ -140,6 +155,14 @@ export class Client extends TypedClient<Travel> {
       { next_step: 'Start it with `kiln up`, or name another with --api or --data.', cause: error },
     );
   }
+}
+
+function streamFailed({ data }: StreamEvent): CliError {
+  const said = (data as { message?: unknown } | null)?.message;
+  const message = typeof said === 'string' ? said : 'The engine ended its answer with an error.';
+  return new CliError(EXIT.engine, 'STREAM_FAILED', message, {
+    next_step: 'Give the same command again; `kiln logs` without -f reads what was stored.',
+  });
 }
 
 /** A path segment made of text somebody typed. */
