@@ -50,7 +50,15 @@ export class Client extends TypedClient<Travel> {
   /** The bytes of an answer that is no JSON. */
   async download(path: string): Promise<ReadableStream<Uint8Array>> {
     const response = await this.#send('GET', path, {}, null, this.#interrupted, DOWNLOAD);
-    return response.body ?? new ReadableStream({ start: (controller) => controller.close() });
+    return ReadableStream.from(this.#pieces(response.body));
+  }
+
+  async *#pieces(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
+    try {
+      if (body !== null) yield* body;
+    } catch (error) {
+      throw this.#interrupted.aborted ? interrupted() : this.#brokenOff(error);
+    }
   }
 
   /** Frames of a stream until it ends or `signal` aborts. @throws CliError when the stream breaks off, or says it failed. */
@@ -65,13 +73,7 @@ export class Client extends TypedClient<Travel> {
       }
     } catch (error) {
       if (error instanceof CliError) throw error;
-      if (either.aborted) throw interrupted();
-      throw new CliError(
-        EXIT.unreachable,
-        'NO_ENGINE',
-        `The engine at ${this.connection.api_url} went away in the middle of its answer (${reasonOf(error)}).`,
-        { next_step: 'When it is up again (`kiln up`), give the same command.', cause: error },
-      );
+      throw either.aborted ? interrupted() : this.#brokenOff(error);
     }
   }
 
@@ -145,6 +147,16 @@ export class Client extends TypedClient<Travel> {
     for (const [name, value] of Object.entries(query))
       if (value !== null && value !== undefined) url.searchParams.set(name, String(value));
     return url.href;
+  }
+
+  /** After the head of an answer. */
+  #brokenOff(error: unknown): CliError {
+    return new CliError(
+      EXIT.unreachable,
+      'NO_ENGINE',
+      `The engine at ${this.connection.api_url} went away in the middle of its answer (${reasonOf(error)}).`,
+      { next_step: 'When it is up again (`kiln up`), give the same command.', cause: error },
+    );
   }
 
   #unreachable(error: unknown): CliError {
