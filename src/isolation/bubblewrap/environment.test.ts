@@ -22,7 +22,11 @@ describe('the environment of a machine with a way out', () => {
     const env = {
       PATH: '/workspace/bin:/usr/bin:/bin',
       ODD: `a "b" 'c' $(echo d) \\ \n*`,
-      ...{ UID: '7', OPTIND: '3', IFS: 'a', PWD: '/x', KILN_HELD_0: 'mine' },
+      UID: '7',
+      OPTIND: '3',
+      IFS: 'a',
+      PWD: '/x',
+      KILN_HELD_0: 'mine',
     };
     const names = ['PATH', 'ODD', 'UID', 'KILN_HELD_0', 'KILN_HELD', 'KILN_HELD_1'];
     const { stdout, stderr, machine } = await bench.run(`cat /proc/$$/environ`, { workspace_dir, env });

@@ -141,7 +141,7 @@ function inits(rows: readonly ProcessRow[]): number[] {
 
 /** A step may have put anything there, with a root of its own. */
 function hostsOf(pid: number): string {
-  return readUntrustedFile(`/proc/${pid}/root/etc/hosts`, MOST_HOSTS_BYTES) ?? '';
+  return readUntrustedFile(join('/proc', String(pid), 'root/etc/hosts'), MOST_HOSTS_BYTES) ?? '';
 }
 
 /** Processes in containers of a BuildKit whose hosts file has this name. */
