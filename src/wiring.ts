@@ -12,6 +12,7 @@ import { type Edge, startEdge } from './edge/edge.ts';
 import type { EdgePort, EngineContext, Log } from './engine/context.ts';
 import { LocalEngine } from './engine/create.ts';
 import { type Folders, keptSecret } from './engine/folders.ts';
+import { pairWithDatabase } from './engine/pairing.ts';
 import { openCache } from './isolation/cache.ts';
 import type { Machines } from './machines.ts';
 import { makeVerifier } from './release/verify.ts';
@@ -37,6 +38,7 @@ export interface Opened {
 export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'close'>> {
   const { config, hooks, folders, say, closers } = o;
   const [database, machines] = await Promise.all([o.database, o.machines]);
+  await pairWithDatabase(database.db, folders);
   const files = fileObjectStore(folders.objects);
   await files.sweepTemp();
   const objects = hooks.wrapObjects?.(files) ?? files;
@@ -60,7 +62,7 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
     newId,
     folders,
     tmp_dir: folders.tmp,
-    workDir: (deployment_id) => path.join(folders.work, deployment_id),
+    workDir: (id) => path.join(folders.work, id),
     ...{ limits: config.limits, health: config.health, timings: config.timings },
     ...{ bounds: config.bounds, retention: config.retention },
     cache_total_bytes: config.cache.total_bytes,
@@ -77,10 +79,10 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
   edge = await listening('edge', config.edge, () => openEdge(config, ctx, closers));
   // Before the engine starts: its first look at everything is nothing that the API should wait for.
   const key = await firstKey(database, folders, newId);
+  closers.add(() => engine.stop()); // also of what a start that fails had begun
   await engine.start();
-  closers.add(() => engine.stop());
   const app = createApi(apiDeps(config, ctx, engine));
-  const api = await listening('api', config.api, () => serveApi(app, config.api));
+  const api = await listening('api', config.api, () => serveApi(app, config.api, { newId, log: say }));
   closers.add(() => api.close());
   const warnings = driver.name === 'process' ? [PROCESS_WARNING] : [];
   if (!listensOnLoopbackOnly(config))

@@ -264,10 +264,10 @@ describe('Idempotency-Key', () => {
   test('an attempt that died after its effect is answered with that effect', async () => {
     const before = await publish('lost-first');
     const path = `/api/v1/deployments/${deployment.id}/publish`;
-    const scope = { tenant_id: api.tenant_id, method: 'POST', path, key: 'lost' };
+    const scope = { tenant_id: api.tenant_id, method: 'POST', path, key: 'lost', owner: 'dead' };
     const body = JSON.stringify({ source_sandbox_id: sandbox.id });
     const sha256 = fingerprint(new URL(`http://x${path}`), Buffer.from(body));
-    await beginIdempotent(api.database.db, scope, sha256, 'dead engine', -1);
+    await beginIdempotent(api.database.db, scope, sha256, -1);
     await recordSubject(api.database.db, scope, { operation_id: before.body.data.operation_id });
     const calls = published();
     const answer = await publish('lost');
@@ -280,7 +280,6 @@ describe('Idempotency-Key', () => {
       api.database.db,
       at,
       fingerprint(new URL(`http://x${at.path}`), Buffer.from(create)),
-      'dead',
       -1,
     );
     await recordSubject(api.database.db, at, { deployment_id: deployment.id });
@@ -366,7 +365,7 @@ describe('the rest', () => {
   });
 
   test('over a socket: health, documents, an upload too large, and a close that ends streams', async () => {
-    const served = await serveApi(api.app, { host: '127.0.0.1', port: 0 });
+    const served = await serveApi(api.app, { host: '127.0.0.1', port: 0 }, api.deps);
     const json = async (at: string): Promise<Json> => (await fetch(served.url + at)).json();
     assert.equal((await json('/health')).status, 'ok');
     assert.equal((await json('/openapi.json')).openapi, '3.1.0');
@@ -389,6 +388,6 @@ describe('the rest', () => {
     const reading = readFrames(stream).catch(() => 'ended');
     await served.close();
     assert.ok(await reading);
-    await assert.rejects(serveApi(api.app, { host: '192.0.2.1', port: 1 }));
+    await assert.rejects(serveApi(api.app, { host: '192.0.2.1', port: 1 }, api.deps));
   });
 });

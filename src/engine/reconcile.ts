@@ -23,11 +23,13 @@ import { transact } from '../store/transact.ts';
 import type { EngineContext } from './context.ts';
 import { instanceDir } from './instance-machine.ts';
 import type { Supervisor } from './instances.ts';
-import type { Queue } from './queue.ts';
+import { KINDS, type Queue } from './queue.ts';
 import { adjustReplicas } from './replicas.ts';
 
 /** Over a stage's own deadline by this much, with the lease still renewed: the worker hangs. */
 const STUCK_SLACK_MS = 60_000;
+/** Of each lane, in one pass; more places than this no engine has. */
+const MAX_SENT_AGAIN = 100;
 
 export class Reconciler {
   readonly #ctx: EngineContext;
@@ -84,11 +86,11 @@ export class Reconciler {
     const { db, say } = this.#ctx;
     for (const stuck of await expireStuck(db, STUCK_SLACK_MS))
       say('warn', `operation ${stuck} hangs; its lease was taken away`);
-    const abandoned = await abandonedOperations(db);
-    if (abandoned.length > 0)
-      await transact(db, async (trx) => {
-        for (const operation of abandoned) await this.#queue.send(trx, operation);
-      });
+    const of_lanes = Object.values(KINDS).map((kinds) =>
+      abandonedOperations(db, { kinds, limit: MAX_SENT_AGAIN }),
+    );
+    const abandoned = (await Promise.all(of_lanes)).flat();
+    if (abandoned.length > 0) await transact(db, (trx) => this.#queue.sendAgain(trx, abandoned));
   }
 
   async #instances(): Promise<void> {

@@ -10,6 +10,7 @@ import { KilnError } from '../domain/errors.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import { extractTar } from '../source/extract.ts';
 import { ArtifactTooLarge, packTree } from '../source/pack.ts';
+import { purge } from '../source/remove.ts';
 import { explain, snapshotSource } from '../source/snapshot.ts';
 import { TarTooLarge } from '../source/tree.ts';
 import { recordObject } from '../store/object.ts';
@@ -92,5 +93,5 @@ async function copyLive(
 }
 
 export async function discardSandbox(ctx: CopyContext, sandbox_id: string): Promise<void> {
-  await rm(folderOf(ctx, sandbox_id), { recursive: true, force: true });
+  await purge(folderOf(ctx, sandbox_id));
 }

@@ -10,6 +10,7 @@ import { releaseById } from '../store/release.ts';
 import { transact } from '../store/transact.ts';
 import { versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
+import { refuseTooMany } from './publish.ts';
 import type { Queue } from './queue.ts';
 
 export async function acceptVerify(
@@ -34,6 +35,7 @@ export async function acceptVerify(
   await recordObject(ctx.db, { key: source_key, kind: 'source', size_bytes: source.size_bytes });
   return transact(ctx.db, async (trx) => {
     const deployment = await lockDeployment(trx, version.deployment_id);
+    await refuseTooMany(trx, ctx, deployment);
     const operation = await insertOperation(trx, {
       id: ctx.newId('op'),
       tenant_id: version.tenant_id,

@@ -6,7 +6,7 @@ import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import { type Artifact, packRootfs, packSmallStatic, packStatic } from '../release/artifact.ts';
 import { ArtifactTooLarge } from '../source/pack.ts';
-import { resolveInside } from '../source/paths.ts';
+import { resolveAtRest } from '../source/paths.ts';
 import type { SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
 import { recordObject } from '../store/object.ts';
@@ -86,7 +86,7 @@ export async function pack(
     }
     if (from.kind === 'image') return await packBuiltImage(run, { packing, archive: from.archive, plan });
     const { dir } = from;
-    const output = await resolveInside(dir, plan.output_path);
+    const output = await resolveAtRest(dir, plan.output_path);
     const info = await stat(output).catch(() => null);
     if (info === null || !info.isDirectory()) return failed(outputMissing(plan, await foldersOf(dir)));
     if (plan.kind === 'static') return ok(await packStatic({ ...packing, root: output }));

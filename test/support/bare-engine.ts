@@ -116,7 +116,8 @@ export async function bareEngine(
     say: (_, message, data) => said.push(`${message} ${JSON.stringify(data ?? {})}`),
     ...(beside ? { objects: beside.objects } : {}),
   });
-  const none: Queue = { start: async () => {}, send: async () => {}, stop: async () => {} };
+  const nothing = async () => {};
+  const none: Queue = { start: nothing, send: nothing, sendAgain: nothing, stop: nothing };
   const supervisor = new Supervisor(ctx);
   await registerEngine(database.db, { id, host: 'test', pid: process.pid });
   return {
