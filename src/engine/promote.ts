@@ -15,8 +15,9 @@ import { deploymentById, lockDeployment, takeSeq } from '../store/deployment.ts'
 import { appendEvent } from '../store/event.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { unstoppedInstances } from '../store/instance.ts';
+import { holdObjects } from '../store/object.ts';
 import { finishOperation, getOperation, insertOperation } from '../store/operation.ts';
-import { releaseById } from '../store/release.ts';
+import { objectsOfRelease, releaseById } from '../store/release.ts';
 import { versionById, versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import type { SwitchChange, Switched } from './engine.ts';
@@ -78,7 +79,9 @@ async function refuseUnlessPromotable(ctx: EngineContext, version: Version): Pro
     );
   const release = await releaseById(ctx.db, version.release_id);
   const gone = `The artifact of version ${version.version_number} was collected by retention; publish again, or \`kiln retry ${version.id}\`.`;
-  if (release.collected_at !== null) throw new KilnError('ARTIFACT_GONE', gone);
+  // Held before it is looked at: from then on retention keeps off (I2).
+  const missing = release.collected_at ?? (await holdObjects(ctx.db, ctx.objects, objectsOfRelease(release)));
+  if (missing !== null) throw new KilnError('ARTIFACT_GONE', gone);
   const verdict = await ctx.verifier.verify(release);
   if (verdict === 'gone') throw new KilnError('ARTIFACT_GONE', gone);
   if (verdict === 'corrupt')

@@ -41,7 +41,7 @@ export async function openStaticSite(
   object_key: string,
   index_key: string,
 ): Promise<StaticSite> {
-  const files = parseIndex(await readIndex(objects, index_key), index_key);
+  const files = await readFileIndex(objects, index_key);
   const local = objects.localPath(object_key);
   const handle = local === null ? null : await openLocal(local, object_key);
   if (handle === null && (await objects.head(object_key)) === null) throw gone(object_key);
@@ -62,6 +62,14 @@ export async function openStaticSite(
     memory_bytes: memoryOf(files),
     close: async () => handle?.close(),
   };
+}
+
+/** The files of a static release by their path. Rejects like `openStaticSite`. */
+export async function readFileIndex(
+  objects: ObjectStore,
+  index_key: string,
+): Promise<Map<string, StaticFile>> {
+  return parseIndex(await readIndex(objects, index_key), index_key);
 }
 
 async function readIndex(objects: ObjectStore, index_key: string): Promise<unknown> {
