@@ -1,6 +1,5 @@
 /** What every part of the engine is given: its ports, its limits and timings, and the little they share. */
 import type { Ports } from '../pipeline/run.ts';
-import type { Verifier } from '../release/verify.ts';
 import type { Database } from '../store/db.ts';
 import type { Folders } from './folders.ts';
 
@@ -55,7 +54,6 @@ export interface EngineContext extends Ports {
   database: Database;
   folders: Folders;
   edge: EdgePort;
-  verifier: Verifier;
   timings: Timings;
   bounds: EngineLimits;
   retention: Retention;
