@@ -12,6 +12,7 @@ import { type Edge, startEdge } from './edge/edge.ts';
 import type { EdgePort, EngineContext, Log } from './engine/context.ts';
 import { LocalEngine } from './engine/create.ts';
 import { type Folders, keptSecret } from './engine/folders.ts';
+import { openVault } from './engine/vault-key.ts';
 import { openCache } from './isolation/cache.ts';
 import type { Machines } from './machines.ts';
 import { makeVerifier } from './release/verify.ts';
@@ -20,7 +21,6 @@ import type { Database } from './store/db.ts';
 import { fileObjectStore } from './store/objects/files.ts';
 import { acknowledgeRoutes, readRoutes } from './store/route.ts';
 import { ensureTenant, type NewId } from './store/tenant.ts';
-import { makeVault } from './store/vault.ts';
 
 export interface Opened {
   config: Config;
@@ -56,7 +56,7 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
     ...{ runtime, image_builder, images_missing },
     network: config.network,
     openCache: cachesOf(config, folders),
-    vault: makeVault(Buffer.from(await keptSecret(folders.data, 'vault.key'), 'hex')),
+    vault: await openVault(database.db, folders.data),
     newId,
     folders,
     tmp_dir: folders.tmp,
