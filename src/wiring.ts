@@ -12,6 +12,7 @@ import { type Edge, startEdge } from './edge/edge.ts';
 import type { EdgePort, EngineContext, Log } from './engine/context.ts';
 import { LocalEngine } from './engine/create.ts';
 import { type Folders, keptSecret } from './engine/folders.ts';
+import type { KnownSecrets } from './engine/known-secrets.ts';
 import { openVault } from './engine/vault-key.ts';
 import { openCache } from './isolation/cache.ts';
 import type { Machines } from './machines.ts';
@@ -27,6 +28,8 @@ export interface Opened {
   hooks: Hooks;
   folders: Folders;
   say: Log;
+  /** What the log is redacted by. */
+  secrets: KnownSecrets;
   closers: Closers;
   machines: Promise<Machines>;
   database: Promise<Database>;
@@ -56,7 +59,7 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
     ...{ runtime, image_builder, images_missing },
     network: config.network,
     openCache: cachesOf(config, folders),
-    vault: await openVault(database.db, folders.data),
+    vault: o.secrets.watch(await openVault(database.db, folders.data)),
     newId,
     folders,
     tmp_dir: folders.tmp,
