@@ -5,6 +5,7 @@
 import { closeSync, fstatSync, mkdirSync, openSync, renameSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import pino from 'pino';
+import { redactIn } from '../domain/redact.ts';
 import type { Log } from './context.ts';
 
 /** Of the file and the one before it (`engine.log.1`) together. */
@@ -24,19 +25,10 @@ export function engineLog(o: EngineLogOptions): Log {
   const file = pino({ level: o.level, base: null }, lines);
   return (level, message, data) => {
     const said = o.redact(message);
-    const with_it = data && (redacted(data, o.redact) as Record<string, unknown>);
+    const with_it = data && redactIn(data, o.redact);
     file[level](with_it ?? {}, said);
     o.also?.(level, said, with_it);
   };
-}
-
-function redacted(value: unknown, redact: (text: string) => string): unknown {
-  if (typeof value === 'string') return redact(value);
-  if (value instanceof Error) return redact(value.stack ?? String(value));
-  if (Array.isArray(value)) return value.map((item) => redacted(item, redact));
-  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype)
-    return value;
-  return Object.fromEntries(Object.entries(value).map(([name, of]) => [name, redacted(of, redact)]));
 }
 
 function boundedLines(file: string, max_bytes: number): { write(line: string): void } {
