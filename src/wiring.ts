@@ -66,6 +66,7 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
     workDir: (deployment_id) => path.join(folders.work, deployment_id),
     ...{ limits: config.limits, health: config.health, timings: config.timings },
     ...{ bounds: config.bounds, retention: config.retention },
+    idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
     cache_total_bytes: config.cache.total_bytes,
     allow_private_webhooks: config.allow_private_webhooks,
     push_registries: config.push_registries,
@@ -136,7 +137,7 @@ function apiDeps(config: Config, ctx: EngineContext, engine: LocalEngine): ApiDe
     base_domain: config.base_domain,
     resolver: dnsResolver(),
     allow_private_webhooks: config.allow_private_webhooks,
-    idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
+    idempotency_retention_ms: ctx.idempotency_retention_ms,
     strict_answers: config.strict_answers,
     log: say,
   };

@@ -57,6 +57,8 @@ export interface EngineContext extends Ports {
   timings: Timings;
   bounds: EngineLimits;
   retention: Retention;
+  /** Answers to requests with an idempotency key are kept this long. */
+  idempotency_retention_ms: number;
   /** Of the package caches of all deployments. */
   cache_total_bytes: number;
   /** Whether webhooks may reach addresses of this machine and of private networks, and use plain http. */

@@ -75,6 +75,7 @@ function suite(open: () => Promise<Database>): void {
       builder: {},
       image_builder: null,
       cache_total_bytes: 1e9,
+      idempotency_retention_ms: 3 * DAY_MS,
       now: () => later,
       newId,
       edge: { waitForGeneration: async () => true },
@@ -294,6 +295,27 @@ function suite(open: () => Promise<Database>): void {
       .where('id', '=', ids[1]!)
       .execute();
     assert.equal(await kept(), undefined);
+  });
+
+  test('answers to idempotent requests are kept as long as the settings say', async () => {
+    const before = (days: number) => new Date(ctx.now().getTime() - days * DAY_MS);
+    for (const days of [2, 4])
+      await database.db
+        .insertInto('idempotency_keys')
+        .values({
+          ...{
+            tenant_id: deployment.tenant_id,
+            method: 'POST',
+            path: '/x',
+            key: `${days} days`,
+            body_sha256: '',
+          },
+          ...{ owner: 'o', status: 200, answer: '', locked_until: null, created_at: before(days) },
+        })
+        .execute();
+    await collect(ctx, { dry_run: false });
+    const left = await database.db.selectFrom('idempotency_keys').select('key').execute();
+    assert.deepEqual(left, [{ key: '2 days' }]);
   });
 
   test('logs and caches go by age, but not those of what is live', async () => {

@@ -46,12 +46,16 @@ const AUDIT_DAYS = 365;
 /** A fresh object may belong to a publish that has not written its row yet. */
 const FRESH_MS = 3600 * 1000;
 
-export async function collect(ctx: EngineContext, options: { dry_run: boolean }): Promise<GcReport> {
+export async function collect(
+  ctx: EngineContext,
+  options: { dry_run: boolean; signal?: AbortSignal },
+): Promise<GcReport> {
   const report: GcReport = { dry_run: options.dry_run, removed: [], kept: [], removed_bytes: 0 };
   const now = ctx.now();
   if (!options.dry_run) await bookStrayObjects(ctx);
   const references = await objectReferences(ctx.db, ctx.retention.keep_versions);
   for (const object of await listObjects(ctx.db)) {
+    options.signal?.throwIfAborted();
     const verdict = judge(object, references.get(object.key) ?? [], now, ctx.retention.days);
     const item = {
       key: object.key,
@@ -80,7 +84,7 @@ export async function collect(ctx: EngineContext, options: { dry_run: boolean })
     await deleteEventsBefore(ctx.db, before);
     await deleteDeliveriesBefore(ctx.db, before);
     await deleteAuditBefore(ctx.db, new Date(now.getTime() - AUDIT_DAYS * DAY_MS));
-    await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - DAY_MS));
+    await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - ctx.idempotency_retention_ms));
   }
   report.removed_bytes = report.removed.reduce((sum, item) => sum + item.size_bytes, 0);
   return report;

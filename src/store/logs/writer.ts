@@ -105,52 +105,19 @@ interface Appender {
 
 /** Queues lines and writes them in batches, one batch at a time; the queue is bounded. */
 function appendTo(path: string, o: LogOptions, now: () => Date): Appender {
-  const file_bytes = o.on_full === 'rotate' ? o.max_bytes / 2 : Number.POSITIVE_INFINITY;
-  let file: LogFile | undefined;
+  const disk = tolerant(path, o, now);
   let waiting: Buffer[] = [];
   let waiting_bytes = 0;
   let dropped = 0;
-  let earlier: number | null = null;
   let accepted = 0;
-  let lost = 0;
   let state: 'open' | 'full' | 'closed' = 'open';
-
-  async function opened(): Promise<LogFile> {
-    if (file) return file;
-    file = await openFile(path, file_bytes);
-    earlier ??= file.position();
-    return file;
-  }
-
-  /** After an error the file is opened anew: how far the disk got with the lines is seen then. */
-  async function guarded(lines: number, work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      await file?.close().catch(() => {});
-      file = undefined;
-      if (lost === 0) o.on_error?.(error instanceof Error ? error : new Error(String(error)));
-      lost += Math.max(lines, 1);
-    }
-  }
-
-  async function write(lines: readonly Buffer[]): Promise<void> {
-    await guarded(lines.length, async () => {
-      const to = await opened();
-      const l = `up to ${lost} lines are missing here: the disk did not take them`;
-      const missing = lost > 0 ? [encoded({ t: now().toISOString(), s: 'kiln', l })] : [];
-      await to.append([...missing, ...lines]);
-      lost = 0;
-    });
-  }
-
-  let writing = write([]);
+  let writing = disk.write([]);
 
   async function flush(): Promise<void> {
     const lines = waiting;
     waiting = [];
     waiting_bytes = 0;
-    await write(lines);
+    await disk.write(lines);
   }
 
   function queue(line: LogLine): void {
@@ -172,7 +139,7 @@ function appendTo(path: string, o: LogOptions, now: () => Date): Appender {
         queue({ ...line, s: 'kiln', l: `${dropped} lines dropped: the disk is too slow` });
         dropped = 0;
       }
-      if (o.on_full === 'rotate' || (earlier ?? 0) + accepted < o.max_bytes) {
+      if (o.on_full === 'rotate' || disk.earlier() + accepted < o.max_bytes) {
         queue(line);
         return;
       }
@@ -183,10 +150,53 @@ function appendTo(path: string, o: LogOptions, now: () => Date): Appender {
         l: `the log reached its limit of ${o.max_bytes} bytes; the rest is dropped`,
       });
     },
-    bytes: () => (earlier ?? 0) + accepted,
+    bytes: () => disk.earlier() + accepted,
     async close() {
       state = 'closed';
       await writing;
+      await disk.close();
+    },
+  };
+}
+
+interface Disk {
+  /** Never rejects. One at a time. */
+  write(lines: readonly Buffer[]): Promise<void>;
+  /** Bytes that an earlier writer left. */
+  earlier(): number;
+  close(): Promise<void>;
+}
+
+/**
+ * Lines that the disk does not take are counted, and named in a line once it takes lines again. After an error the file is
+ * opened anew: how far the disk got is seen then.
+ */
+function tolerant(path: string, o: LogOptions, now: () => Date): Disk {
+  const file_bytes = o.on_full === 'rotate' ? o.max_bytes / 2 : Number.POSITIVE_INFINITY;
+  let file: LogFile | undefined;
+  let earlier: number | null = null;
+  let lost = 0;
+
+  async function write(lines: readonly Buffer[]): Promise<void> {
+    try {
+      file ??= await openFile(path, file_bytes);
+      earlier ??= file.position();
+      const l = `up to ${lost} lines are missing here: the disk did not take them`;
+      const missing = lost > 0 ? [encoded({ t: now().toISOString(), s: 'kiln', l })] : [];
+      await file.append([...missing, ...lines]);
+      lost = 0;
+    } catch (error) {
+      await file?.close().catch(() => {});
+      file = undefined;
+      if (lost === 0) o.on_error?.(error instanceof Error ? error : new Error(String(error)));
+      lost += Math.max(lines.length, 1);
+    }
+  }
+
+  return {
+    write,
+    earlier: () => earlier ?? 0,
+    async close() {
       if (lost > 0) await write([]);
       await file?.close().catch(() => {});
     },
