@@ -23,6 +23,8 @@ export interface LogOptions {
   /** Called at the first disk error, and at the first one after the disk took lines again. */
   on_error?: (error: Error) => void;
   now?: () => Date;
+  /** Nothing is written before it resolves: an earlier writer of the same log is closing. */
+  after?: Promise<void> | undefined;
 }
 
 const MAX_LINE_CHARS = 8 * 1024;
@@ -111,7 +113,7 @@ function appendTo(path: string, o: LogOptions, now: () => Date): Appender {
   let dropped = 0;
   let accepted = 0;
   let state: 'open' | 'full' | 'closed' = 'open';
-  let writing = disk.write([]);
+  let writing = (o.after ?? Promise.resolve()).then(() => disk.write([]));
 
   async function flush(): Promise<void> {
     const lines = waiting;
