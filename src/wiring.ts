@@ -13,6 +13,7 @@ import type { EdgePort, EngineContext, Log } from './engine/context.ts';
 import { LocalEngine } from './engine/create.ts';
 import { type Folders, keptSecret } from './engine/folders.ts';
 import type { KnownSecrets } from './engine/known-secrets.ts';
+import { pairWithDatabase } from './engine/pairing.ts';
 import { openVault } from './engine/vault-key.ts';
 import { openCache } from './isolation/cache.ts';
 import type { Machines } from './machines.ts';
@@ -40,6 +41,7 @@ export interface Opened {
 export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'close'>> {
   const { config, hooks, folders, say, closers } = o;
   const [database, machines] = await Promise.all([o.database, o.machines]);
+  await pairWithDatabase(database.db, folders);
   const files = fileObjectStore(folders.objects);
   await files.sweepTemp();
   const objects = hooks.wrapObjects?.(files) ?? files;
@@ -63,7 +65,7 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
     newId,
     folders,
     tmp_dir: folders.tmp,
-    workDir: (deployment_id) => path.join(folders.work, deployment_id),
+    workDir: (id) => path.join(folders.work, id),
     ...{ limits: config.limits, health: config.health, timings: config.timings },
     ...{ bounds: config.bounds, retention: config.retention },
     idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
@@ -81,8 +83,8 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
   edge = await listening('edge', config.edge, () => openEdge(config, ctx, closers));
   // Before the engine starts: its first look at everything is nothing that the API should wait for.
   const key = await firstKey(database, folders, newId);
+  closers.add(() => engine.stop()); // also of what a start that fails had begun
   await engine.start();
-  closers.add(() => engine.stop());
   const app = createApi(apiDeps(config, ctx, engine));
   const api = await listening('api', config.api, () => serveApi(app, config.api));
   closers.add(() => api.close());

@@ -264,10 +264,10 @@ describe('Idempotency-Key', () => {
   test('an attempt that died after its effect is answered with that effect', async () => {
     const before = await publish('lost-first');
     const path = `/api/v1/deployments/${deployment.id}/publish`;
-    const scope = { tenant_id: api.tenant_id, method: 'POST', path, key: 'lost' };
+    const scope = { tenant_id: api.tenant_id, method: 'POST', path, key: 'lost', owner: 'dead' };
     const body = JSON.stringify({ source_sandbox_id: sandbox.id });
     const sha256 = fingerprint(new URL(`http://x${path}`), Buffer.from(body));
-    await beginIdempotent(api.database.db, scope, sha256, 'dead engine', -1);
+    await beginIdempotent(api.database.db, scope, sha256, -1);
     await recordSubject(api.database.db, scope, { operation_id: before.body.data.operation_id });
     const calls = published();
     const answer = await publish('lost');
@@ -280,7 +280,6 @@ describe('Idempotency-Key', () => {
       api.database.db,
       at,
       fingerprint(new URL(`http://x${at.path}`), Buffer.from(create)),
-      'dead',
       -1,
     );
     await recordSubject(api.database.db, at, { deployment_id: deployment.id });

@@ -33,8 +33,6 @@ export interface Attempt {
   vault: Vault;
   scope: KeyScope;
   body_sha256: string;
-  /** Unique per request. */
-  owner: string;
   signal: AbortSignal;
   /** `previous` is what an attempt had made whose answer was lost. */
   execute(previous: Record<string, unknown> | null): Promise<Replayable>;
@@ -49,7 +47,7 @@ export async function once(attempt: Attempt): Promise<Replayable & { replayed: b
   const { db, scope } = attempt;
   await forgetIdempotent(db, scope, new Date(Date.now() - attempt.retention_ms));
   for (;;) {
-    const begun = await beginIdempotent(db, scope, attempt.body_sha256, attempt.owner, LOCK_MS);
+    const begun = await beginIdempotent(db, scope, attempt.body_sha256, LOCK_MS);
     if (begun.kind === 'execute') return { ...(await run(attempt, begun.previous_subject)), replayed: false };
     if (begun.kind === 'other_body')
       throw new KilnError(
@@ -69,9 +67,9 @@ export async function once(attempt: Attempt): Promise<Replayable & { replayed: b
 }
 
 async function run(attempt: Attempt, previous: Record<string, unknown> | null): Promise<Replayable> {
-  const { db, scope, owner } = attempt;
+  const { db, scope } = attempt;
   // A lost extension shows when the answer is stored: zero rows then, and the new owner's answer stands.
-  const timer = setInterval(() => extendIdempotent(db, scope, owner, LOCK_MS).catch(() => {}), EXTEND_MS);
+  const timer = setInterval(() => extendIdempotent(db, scope, LOCK_MS).catch(() => {}), EXTEND_MS);
   timer.unref();
   let answer: Replayable | undefined;
   try {
@@ -80,14 +78,8 @@ async function run(attempt: Attempt, previous: Record<string, unknown> | null): 
   } finally {
     clearInterval(timer);
     if (answer && answer.status < 500 && answer.status !== 429)
-      await finishIdempotent(
-        db,
-        scope,
-        owner,
-        answer.status,
-        attempt.vault.seal(answer.text, contextOf(scope)),
-      );
-    else await abandonIdempotent(db, scope, owner);
+      await finishIdempotent(db, scope, answer.status, attempt.vault.seal(answer.text, contextOf(scope)));
+    else await abandonIdempotent(db, scope);
   }
 }
 

@@ -2,6 +2,7 @@
  * From a route and its handler to an HTTP endpoint, the same way for all: key, scope, path, query, body, then the
  * handler (once per Idempotency-Key), then the answer. Errors go up to the one error responder.
  */
+import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from '@hono/zod-openapi';
 import { KilnError } from '../domain/errors.ts';
@@ -71,13 +72,13 @@ async function answerCall(
   };
   const key = route.idempotent ? keyOf(request) : null;
   if (key === null) return respond(route, await mounted.handler(call), deps);
-  const scope = { tenant_id: caller.tenant_id, method: request.method, path: url.pathname, key };
+  const owner = randomUUID(); // the request's own id may be the caller's choice, and the same twice
+  const scope = { tenant_id: caller.tenant_id, method: request.method, path: url.pathname, key, owner };
   const answer = await once({
     db: deps.database.db,
     vault: deps.vault,
     scope,
     body_sha256: fingerprint(url, bytes),
-    owner: request_id,
     retention_ms: deps.idempotency_retention_ms,
     signal: request.signal,
     execute: (previous) => replayable(mounted, { ...call, idempotency: { scope, previous } }),

@@ -20,3 +20,8 @@ export function cut(socket: Socket): void {
   if (socket.writableEnded) socket.destroy();
   else socket.resetAndDestroy();
 }
+
+/** For a connection on which nothing has moved for a while: a client that takes nothing of its answer is cut. */
+export function cutIfStuck(socket: Socket): void {
+  if (socket.writableLength > 0) cut(socket);
+}

@@ -4,11 +4,12 @@
  * object storage; nothing calls it to change what it serves.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ObjectStore } from '../store/objects/port.ts';
+import { cut, cutIfStuck } from './connection.ts';
 import { DEFAULT_LIMITS, type EdgeLimits } from './limits.ts';
-import { type EdgeError, sendError, sendRedirect } from './pages.ts';
+import { type EdgeError, type Redirect, sendError, sendRedirect } from './pages.ts';
 import { type ProxyContext, proxy } from './proxy.ts';
 import { type Log, type Route, type RouteFeed, RouteFollower, type RouteTable, UNREAD } from './routes.ts';
 import { Sites } from './sites.ts';
@@ -16,6 +17,7 @@ import { SmallFiles } from './small-files.ts';
 import { serveStatic } from './static.ts';
 import { readTarget, type Target } from './target.ts';
 import { isWebSocket, refuse, tunnel } from './tunnel.ts';
+import { Turns } from './turns.ts';
 import { type Lease, Upstreams } from './upstreams.ts';
 
 export type { EdgeLimits } from './limits.ts';
@@ -68,7 +70,7 @@ type Decision =
   | { kind: 'proxied'; target: Target; lease: Lease }
   | { kind: 'static'; target: Target; route: Route }
   | { kind: 'page'; page: string }
-  | { kind: 'redirect'; location: string }
+  | { kind: 'redirect'; to: Redirect }
   | { kind: 'error'; error: EdgeError };
 
 function deny(error: EdgeError): Decision {
@@ -84,6 +86,8 @@ class EdgeServer implements Edge {
   readonly #sites: Sites;
   readonly #small_files: SmallFiles;
   readonly #proxy_context: ProxyContext;
+  /** Every open connection of a client. */
+  readonly #clients = new Map<Duplex, Turns>();
   #closing: Promise<void> | null = null;
   url = '';
   port = 0;
@@ -93,7 +97,7 @@ class EdgeServer implements Edge {
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#options = options;
     this.#limits = limits;
-    this.#upstreams = new Upstreams(limits.upstream_idle_ms);
+    this.#upstreams = new Upstreams(limits);
     this.#sites = new Sites(objects, { bytes: limits.site_cache_bytes, open: limits.open_sites });
     this.#small_files = new SmallFiles(limits.file_cache_bytes);
     this.#follower = new RouteFollower({
@@ -115,14 +119,33 @@ class EdgeServer implements Edge {
       log,
     };
     this.#server = makeServer(limits);
-    this.#server.on('request', (request, response) => this.#onRequest(request, response, false));
-    this.#server.on('checkContinue', (request, response) => this.#onRequest(request, response, true));
-    // The edge is no forward proxy; without this node would hang up without a word.
-    this.#server.on('connect', (request, socket) => {
-      socket.on('error', () => {});
-      refuse({ request, socket }, 'BAD_REQUEST');
+    this.#listenTo(this.#server);
+  }
+
+  #listenTo(server: http.Server): void {
+    server.on('connection', (socket) => {
+      this.#clients.set(socket, new Turns(socket, this.#limits.waiting_requests));
+      socket.once('close', () => this.#clients.delete(socket));
     });
-    this.#server.on('upgrade', (request, socket, head) => this.#onUpgrade(request, socket, head));
+    server.on('request', (request, response) =>
+      this.#inTurn(request, response, () => this.#onRequest(request, response, false)),
+    );
+    server.on('checkContinue', (request, response) =>
+      this.#inTurn(request, response, () => this.#onRequest(request, response, true)),
+    );
+    server.on('checkExpectation', (request, response) =>
+      this.#inTurn(request, response, () => {
+        response.shouldKeepAlive = false;
+        sendError(request, response, 'EXPECTATION_FAILED');
+      }),
+    );
+    // The edge is no forward proxy; without this node would hang up without a word.
+    server.on('connect', (request, socket) =>
+      this.#takeOver(socket, () => refuse({ request, socket }, 'BAD_REQUEST')),
+    );
+    server.on('upgrade', (request, socket, head) =>
+      this.#takeOver(socket, () => this.#onUpgrade(request, socket, head)),
+    );
   }
 
   async start(): Promise<void> {
@@ -136,6 +159,10 @@ class EdgeServer implements Edge {
     });
     this.port = (this.#server.address() as AddressInfo).port;
     this.url = `http://${base_domain}:${this.port}`;
+    // Such as too many open files at a bad moment: one connection is lost, not the engine.
+    this.#server.on('error', (error) =>
+      this.#options.log('error', 'a connection could not be accepted', { error: error.message }),
+    );
     await this.#follower.start();
   }
 
@@ -173,8 +200,7 @@ class EdgeServer implements Edge {
     // WebSockets do not end by themselves; their clients know how to come back.
     this.#upstreams.closeTunnels();
     const cut = setTimeout(() => {
-      this.#server.closeAllConnections();
-      this.#upstreams.closeTunnels();
+      for (const socket of this.#clients.keys()) socket.destroy();
     }, this.#limits.close_grace_ms);
     // Node closes the idle connections once; those that become idle now are kept open for the next request.
     const sweep = setInterval(() => this.#server.closeIdleConnections(), CLOSE_SWEEP_MS);
@@ -185,8 +211,35 @@ class EdgeServer implements Edge {
     this.#sites.close();
   }
 
-  #onRequest(request: IncomingMessage, response: ServerResponse, expects_continue: boolean): void {
+  #inTurn(request: IncomingMessage, response: ServerResponse, answer: () => void): void {
+    const { socket } = request;
     response.on('error', () => {}); // a client that went away; 'close' follows
+    response.on('timeout', cutIfStuck);
+    this.#clients.get(socket)?.take(response, () => this.#guard(socket, answer));
+  }
+
+  /**
+   * A connection that node has let go of. While an answer is still owed on it there is no way to say anything more:
+   * node writes that answer on its own. No client that is in its right mind is in such a hurry, so it is cut off.
+   */
+  #takeOver(socket: Duplex, handle: () => void): void {
+    socket.on('error', () => {});
+    socket.on('timeout', () => cutIfStuck(socket as Socket));
+    if (this.#clients.get(socket)?.isIdle() === true) this.#guard(socket, handle);
+    else cut(socket as Socket);
+  }
+
+  /** An error that nobody foresaw costs the connection it came by, not every app on the machine. */
+  #guard(socket: Duplex, handle: () => void): void {
+    try {
+      handle();
+    } catch (error) {
+      this.#options.log('error', 'a request could not be handled', { error: String(error) });
+      socket.destroy();
+    }
+  }
+
+  #onRequest(request: IncomingMessage, response: ServerResponse, expects_continue: boolean): void {
     if (this.#closing !== null) response.shouldKeepAlive = false;
     const decision = this.#decide(request);
     if (decision.kind === 'proxied') {
@@ -200,7 +253,7 @@ class EdgeServer implements Edge {
     if (decision.kind === 'error' && decision.error === 'BAD_REQUEST') response.shouldKeepAlive = false;
     if (decision.kind === 'error') sendError(request, response, decision.error);
     else if (decision.kind === 'page') sendPage(request, response, decision.page);
-    else if (decision.kind === 'redirect') sendRedirect(request, response, decision.location);
+    else if (decision.kind === 'redirect') sendRedirect(request, response, decision.to);
     else void this.#serveStatic(request, response, decision);
   }
 
@@ -225,7 +278,6 @@ class EdgeServer implements Edge {
   }
 
   #onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    socket.on('error', () => {});
     const decision = this.#decide(request);
     if (decision.kind === 'proxied') {
       tunnel({ request, socket, head, target: decision.target }, decision.lease, this.#proxy_context);
@@ -253,14 +305,17 @@ class EdgeServer implements Edge {
     if (route.version_id === null || route.release_kind === null) return deny('NOTHING_PUBLISHED');
     if (route.release_kind === 'static') return { kind: 'static', target, route };
     const lease = this.#upstreams.pick(route);
-    return lease === null ? deny('NO_INSTANCE') : { kind: 'proxied', target, lease };
+    if (lease === null) return deny(route.instances.length === 0 ? 'NO_INSTANCE' : 'BUSY');
+    return { kind: 'proxied', target, lease };
   }
 
   #decideWithoutRoute(target: Target, table: RouteTable): Decision {
     const to = table.redirectOf(target.host);
     // Relative to the scheme, so that a client that came by https stays there.
-    if (to !== undefined)
-      return { kind: 'redirect', location: `//${to}${portOf(target.authority)}${target.path}` };
+    if (to !== undefined) {
+      const location = `//${to}${portOf(target.authority)}${target.path}`;
+      return { kind: 'redirect', to: { status: 301, location } };
+    }
     const is_base = target.host === this.#options.base_domain.toLowerCase();
     const page = is_base ? this.#options.index_page?.() : null;
     if (page != null) return { kind: 'page', page };
@@ -277,12 +332,14 @@ function makeServer(limits: EdgeLimits): http.Server {
     connectionsCheckingInterval: Math.min(5_000, limits.headers_timeout_ms),
     noDelay: true,
     shouldUpgradeCallback: isWebSocket,
+    // Refused by the edge itself: node would answer out of turn.
+    requireHostHeader: false,
   });
+  // Nothing moved on a connection: see `cutIfStuck`. In between requests node sets `keepAliveTimeout` instead.
+  server.timeout = limits.silence_timeout_ms;
   server.maxConnections = limits.connections;
   // Counted by the edge itself: node would drop the ones too many without a word.
   server.maxHeadersCount = 0;
-  // Pipelined requests each watch their connection.
-  server.on('connection', (socket) => socket.setMaxListeners(0));
   return server;
 }
 

@@ -36,6 +36,7 @@ export function requestHeaders(request: IncomingMessage, options: ForwardOptions
   const raw = request.rawHeaders;
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!.toLowerCase();
+    if (name.includes('_') && isOurs(name.replaceAll('_', '-'))) continue;
     // Trailers and a length exclude each other.
     if (name === (chunked ? 'content-length' : 'trailer')) continue;
     // `Expect` is answered by the edge itself.
@@ -53,6 +54,21 @@ export function requestHeaders(request: IncomingMessage, options: ForwardOptions
     headers.push('Content-Length', '0');
   }
   return headers;
+}
+
+/**
+ * CGI, and what follows it (WSGI, Rack, PHP), tells `X_Real-IP` from `X-Real-IP` no more: both are HTTP_X_REAL_IP. So
+ * what only the edge may say is not taken in such a spelling either. Other names with underscores pass, unlike in
+ * nginx: apps do use headers such as `api_key`, and those speak for nobody but their client.
+ */
+function isOurs(name: string): boolean {
+  return (
+    FORWARDED.test(name) ||
+    HOP_BY_HOP.has(name) ||
+    name === 'host' ||
+    name === 'content-length' ||
+    name === 'expect'
+  );
 }
 
 const BODILESS = new Set(['GET', 'HEAD', 'OPTIONS', 'DELETE', 'TRACE']);

@@ -6,6 +6,13 @@ export interface EdgeLimits {
   /** A proxied request's body; more is answered 413. */
   body_bytes: number;
   connections: number;
+  /** Requests of one connection that wait for the answer before theirs; with so many no more are read. */
+  waiting_requests: number;
+  /**
+   * Requests and WebSockets at one instance at once, each on a connection of its own; more are answered 503. Less than
+   * `connections`, so that one app that hangs does not take the whole edge.
+   */
+  instance_connections: number;
   /** From the first byte of a connection or request to the end of its headers. */
   headers_timeout_ms: number;
   /** For a whole request with its body. */
@@ -13,9 +20,9 @@ export interface EdgeLimits {
   /** How long an idle client connection is kept. */
   keep_alive_ms: number;
   connect_timeout_ms: number;
-  /** Silence of an instance before its response headers; then 504. */
+  /** Silence of an instance before its response headers, once it has the whole request; then 504. */
   first_byte_timeout_ms: number;
-  /** Silence in the middle of a response; then the client's connection is cut. */
+  /** In the middle of a response: silence of the instance, or a client that takes nothing; then the client is cut. */
   silence_timeout_ms: number;
   websocket_idle_ms: number;
   /**
@@ -41,6 +48,8 @@ export const DEFAULT_LIMITS: EdgeLimits = {
   header_count: 200,
   body_bytes: 100 * 1024 * 1024,
   connections: 10_000,
+  waiting_requests: 32,
+  instance_connections: 4_096,
   headers_timeout_ms: 15_000,
   request_timeout_ms: 300_000,
   keep_alive_ms: 65_000,

@@ -1,5 +1,5 @@
 /** The edge's own answers: tiny, never cached, in the form the client asked for, without anything of its input. */
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import { discardBody } from './connection.ts';
 
 export type EdgeError =
@@ -9,9 +9,11 @@ export type EdgeError =
   | 'NOT_FOUND'
   | 'METHOD_NOT_ALLOWED'
   | 'BODY_TOO_LARGE'
+  | 'EXPECTATION_FAILED'
   | 'HEADERS_TOO_LARGE'
   | 'BAD_GATEWAY'
   | 'NO_INSTANCE'
+  | 'BUSY'
   | 'STOPPED'
   | 'STARTING'
   | 'ARTIFACT_UNREADABLE'
@@ -33,6 +35,11 @@ const PAGES: Record<EdgeError, { status: number; title: string; text: string; re
     text: 'This site is static: it answers GET and HEAD.',
   },
   BODY_TOO_LARGE: { status: 413, title: 'Body too large', text: 'The request body is over the size limit.' },
+  EXPECTATION_FAILED: {
+    status: 417,
+    title: 'Expectation failed',
+    text: 'The only expectation that can be met is 100-continue.',
+  },
   HEADERS_TOO_LARGE: { status: 431, title: 'Too many headers', text: 'The request has too many headers.' },
   BAD_GATEWAY: { status: 502, title: 'Bad gateway', text: 'The app did not answer properly.' },
   NO_INSTANCE: {
@@ -40,6 +47,12 @@ const PAGES: Record<EdgeError, { status: number; title: string; text: string; re
     title: 'Unavailable',
     text: 'No healthy instance of the app is running at the moment.',
     retry_after_s: 5,
+  },
+  BUSY: {
+    status: 503,
+    title: 'Busy',
+    text: 'The app has as many requests in hand as it may have at once.',
+    retry_after_s: 2,
   },
   STOPPED: { status: 503, title: 'Stopped', text: 'This app has been stopped.', retry_after_s: 60 },
   STARTING: { status: 503, title: 'Starting', text: 'The edge is starting.', retry_after_s: 2 },
@@ -71,14 +84,22 @@ export function sendError(
     ...more,
   };
   if (page.retry_after_s !== undefined) headers['retry-after'] = page.retry_after_s;
-  response.writeHead(page.status, headers);
+  // Said again: what an app called its status may still be set, from an answer that could not be passed on.
+  response.writeHead(page.status, STATUS_CODES[page.status], headers);
   response.end(request.method === 'HEAD' ? undefined : body);
   discardBody(request);
 }
 
-/** To the same page on another host of the site. The path is the client's own and was checked by the HTTP parser. */
-export function sendRedirect(request: IncomingMessage, response: ServerResponse, location: string): void {
-  response.writeHead(301, { location, 'content-length': 0, 'cache-control': 'no-cache' });
+export interface Redirect {
+  /** 301 to another host of the site, 308 to another path of it. */
+  status: 301 | 308;
+  /** Made of the client's own path, which was checked by the HTTP parser. */
+  location: string;
+}
+
+export function sendRedirect(request: IncomingMessage, response: ServerResponse, to: Redirect): void {
+  const headers = { location: to.location, 'content-length': 0, 'cache-control': 'no-cache' };
+  response.writeHead(to.status, headers);
   response.end();
   discardBody(request);
 }

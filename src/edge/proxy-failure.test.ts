@@ -181,20 +181,6 @@ test('a client that never finishes its headers is cut off', async (t) => {
   assert.match(await askRaw(port, 'GET / HTTP/1.1\r\nHost:'), /^(HTTP\/1\.1 408 |$)/);
 });
 
-test('pipelined requests of a client that leaves are all given back', async (t) => {
-  const { promise: second, resolve } = Promise.withResolvers<void>();
-  let arrived = 0;
-  const { port, edge } = await edgeForApp(t, () => {
-    if (++arrived === 2) resolve();
-  });
-  const socket = net.connect(port, '127.0.0.1');
-  socket.write(`GET /1 HTTP/1.1\r\nHost: ${HOST}\r\n\r\nGET /2 HTTP/1.1\r\nHost: ${HOST}\r\n\r\n`);
-  await second;
-  assert.equal(edge.inFlight('ins_1'), 2);
-  socket.destroy();
-  assert.equal(await edge.onIdle('ins_1', 1000), true);
-});
-
 test('closing lets a request finish, then nothing is left', async (t) => {
   const { promise: arrived, resolve } = Promise.withResolvers<http.ServerResponse>();
   const { port, edge } = await edgeForApp(t, (_req, res) => resolve(res), { close_grace_ms: 5000 });

@@ -74,6 +74,29 @@ test('forwarding headers are the edge’s own, hop-by-hop ones stay behind', asy
   assert.equal(answer.headers['proxy-authenticate'], undefined);
 });
 
+test('a header that an app may take for one of the edge’s is not sent on', async (t) => {
+  const instance = await appInstance(t, 'ins_1', (req, res) => res.end(JSON.stringify(req.headers)));
+  for (const trust_forwarded of [false, true]) {
+    const { edge } = await edgeFor(t, [appRoute([instance])], { trust_forwarded });
+    const names = [
+      'x_forwarded_for',
+      'X_Real-IP',
+      'x-forwarded_proto',
+      'X_Forwarded_Prefix',
+      'content_length',
+    ];
+    const headers = Object.fromEntries(names.map((name) => [name, '6.6.6.6']));
+    headers.transfer_encoding = 'chunked';
+    headers.api_key = 'kept';
+    const seen = JSON.parse((await ask(edge.port, '/', { headers })).body);
+    assert.deepEqual(
+      Object.keys(seen).filter((name) => name.includes('_')),
+      ['api_key'],
+    );
+    assert.equal(seen['x-real-ip'], '127.0.0.1');
+  }
+});
+
 test('behind a trusted proxy its forwarding headers are kept and added to', async (t) => {
   const instance = await appInstance(t, 'ins_1', (req, res) => res.end(JSON.stringify(req.headers)));
   const { edge } = await edgeFor(t, [appRoute([instance])], { trust_forwarded: true });

@@ -10,14 +10,14 @@
  * An answer that breaks off in the middle resets the client's connection: it must never look whole.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import { cut, discardBody } from './connection.ts';
 import { hasBody, requestHeaders, responseHeaders } from './headers.ts';
 import type { EdgeLimits } from './limits.ts';
 import { type EdgeError, sendError } from './pages.ts';
 import type { Log } from './routes.ts';
+import { SilenceClock } from './silence.ts';
 import type { Target } from './target.ts';
-import type { Lease, Upstream, Upstreams } from './upstreams.ts';
+import { type Lease, type Upstream, type Upstreams, whenConnected } from './upstreams.ts';
 
 export interface ProxyContext {
   upstreams: Upstreams;
@@ -52,6 +52,8 @@ class Exchange {
   #outgoing: http.ClientRequest | null = null;
   #connected = false;
   #body_begun = false;
+  #body_sent: boolean;
+  #clock: SilenceClock | null = null;
   #sent_again = false;
   /** Over for the client: answered in full, or gone. */
   #over = false;
@@ -61,24 +63,20 @@ class Exchange {
     this.#lease = lease;
     this.#context = context;
     this.#has_body = hasBody(of.request);
+    this.#body_sent = !this.#has_body;
   }
 
   begin(): void {
     const { request, response } = this.#of;
-    // Of a pipelined request whose turn never came, only the connection's end tells.
-    const socket = request.socket;
-    const end = (): void => {
-      if (this.#over) return;
+    response.once('close', () => {
       this.#over = true;
-      socket.off('close', end);
+      this.#clock?.stop();
       if (!response.writableFinished || !request.complete) this.#outgoing?.destroy();
       request.unpipe();
       discardBody(request);
       this.#lease.release();
-    };
-    response.once('close', end);
-    socket.once('close', end);
-    request.on('error', () => {}); // a client that goes away; `end` deals with it
+    });
+    request.on('error', () => {}); // a client that goes away; 'close' of the response deals with it
     this.#send(false);
   }
 
@@ -88,6 +86,7 @@ class Exchange {
     const { upstream } = this.#lease;
     this.#tried.add(upstream.id);
     this.#connected = false;
+    this.#clock?.stop();
     let outgoing: http.ClientRequest;
     try {
       outgoing = http.request({
@@ -98,56 +97,50 @@ class Exchange {
         path: target.path,
         headers: requestHeaders(request, { target, trust_forwarded, upgrade: false }),
         setHost: false,
-        timeout: limits.first_byte_timeout_ms,
         maxHeaderSize: limits.header_bytes * 2,
       });
     } catch (error) {
       // node:http refuses characters here that its own parser let in.
       this.#context.log('warn', 'a request could not be sent on', { error: String(error) });
-      this.#answer('BAD_REQUEST');
+      this.#giveUp('BAD_REQUEST');
       return;
     }
     this.#outgoing = outgoing;
     outgoing.on('error', (error) => this.#onError(outgoing, error));
-    outgoing.on('timeout', () => this.#onSilence(outgoing));
     outgoing.on('information', (info) => this.#onInformation(info));
     outgoing.once('response', (answer) => this.#onAnswer(outgoing, answer));
-    outgoing.once('socket', (socket) => this.#onSocket(outgoing, socket));
+    outgoing.once('upgrade', (_answer, socket) => {
+      socket.on('error', () => {}).destroy();
+      this.#onUnwantedUpgrade(outgoing);
+    });
+    whenConnected(outgoing, limits.connect_timeout_ms, () => this.#onConnected(outgoing));
     if (!this.#has_body) outgoing.end();
   }
 
   /** The body starts to flow only on a connection that stands: until then the request can still go elsewhere. */
-  #onSocket(outgoing: http.ClientRequest, socket: Socket): void {
-    if (!socket.connecting) {
-      this.#onConnected(outgoing);
-      return;
-    }
-    const { connect_timeout_ms } = this.#context.limits;
-    const timer = setTimeout(
-      () => outgoing.destroy(new Error('connecting took too long')),
-      connect_timeout_ms,
-    );
-    outgoing.once('close', () => clearTimeout(timer));
-    socket.once('connect', () => {
-      clearTimeout(timer);
-      this.#onConnected(outgoing);
-    });
-  }
-
   #onConnected(outgoing: http.ClientRequest): void {
     this.#connected = true;
-    if (!this.#has_body || this.#over || outgoing.destroyed) return;
+    if (this.#over || outgoing.destroyed) return;
+    this.#startClock(outgoing, this.#context.limits.first_byte_timeout_ms);
+    if (this.#has_body) this.#sendBody(outgoing);
+  }
+
+  #sendBody(outgoing: http.ClientRequest): void {
     const { request, response, expects_continue } = this.#of;
     this.#body_begun = true;
     let bytes = 0;
+    outgoing.on('drain', () => this.#clock?.restart());
     const count = (chunk: Buffer): void => {
+      this.#clock?.restart();
       bytes += chunk.length;
       if (bytes <= this.#context.limits.body_bytes) return;
       request.off('data', count);
-      this.#answer('BODY_TOO_LARGE');
+      this.#giveUp('BODY_TOO_LARGE');
     };
     request.on('data', count);
     request.on('end', () => {
+      this.#body_sent = true;
+      this.#clock?.restart();
       if (request.rawTrailers.length > 0) outgoing.addTrailers(pairs(request.rawTrailers));
       outgoing.end();
     });
@@ -157,7 +150,19 @@ class Exchange {
     request.pipe(outgoing, { end: false });
   }
 
+  #startClock(outgoing: http.ClientRequest, ms: number): void {
+    const { response } = this.#of;
+    this.#clock?.stop();
+    this.#clock = new SilenceClock({
+      ms,
+      waits_for_instance: () =>
+        !response.writableNeedDrain && (this.#body_sent || outgoing.writableNeedDrain),
+      on_silence: () => this.#onSilence(outgoing),
+    });
+  }
+
   #onInformation(info: http.InformationEvent): void {
+    this.#clock?.restart();
     const { request, response } = this.#of;
     if (info.statusCode !== 103 || response.headersSent || request.httpVersionMinor === 0) return;
     const link = info.headers.link;
@@ -169,6 +174,14 @@ class Exchange {
     }
   }
 
+  /** `101` says that the connection now speaks another protocol, which the client has not asked for. */
+  #onUnwantedUpgrade(outgoing: http.ClientRequest): void {
+    if (outgoing !== this.#outgoing || this.#over) return;
+    const data = { instance_id: this.#lease.upstream.id };
+    this.#context.log('warn', 'an instance switched to another protocol unasked', data);
+    this.#giveUp('BAD_GATEWAY');
+  }
+
   #onAnswer(outgoing: http.ClientRequest, answer: IncomingMessage): void {
     answer.on('error', () => {}); // followed by 'close', which looks at `complete`
     const { request, response } = this.#of;
@@ -176,16 +189,23 @@ class Exchange {
       outgoing.destroy();
       return;
     }
-    outgoing.setTimeout(this.#context.limits.silence_timeout_ms);
+    // Without a protocol that it switches to, node takes a `101` for an ordinary answer.
+    if (answer.statusCode === 101) {
+      this.#onUnwantedUpgrade(outgoing);
+      return;
+    }
     const trailers = answer.headers['transfer-encoding'] !== undefined && request.httpVersionMinor > 0;
     try {
       response.writeHead(answer.statusCode!, answer.statusMessage, responseHeaders(answer, trailers));
     } catch (error) {
       this.#context.log('warn', 'an answer could not be passed on', { error: String(error) });
-      this.#answer('BAD_GATEWAY');
+      this.#giveUp('BAD_GATEWAY');
       return;
     }
+    this.#startClock(outgoing, this.#context.limits.silence_timeout_ms);
+    response.on('drain', () => this.#clock?.restart());
     answer.once('end', () => {
+      this.#clock?.stop();
       if (trailers && answer.rawTrailers.length > 0) response.addTrailers(pairs(answer.rawTrailers));
       response.end();
     });
@@ -193,8 +213,9 @@ class Exchange {
       if (!answer.complete && !this.#over) this.#cut();
     });
     let body_begun = false;
-    answer.once('data', () => {
+    answer.on('data', () => {
       body_begun = true;
+      this.#clock?.restart();
     });
     answer.pipe(response, { end: false });
     // Node holds the head back until the body begins; a stream that begins with silence must not wait for it.
@@ -206,7 +227,7 @@ class Exchange {
   #onSilence(outgoing: http.ClientRequest): void {
     if (outgoing !== this.#outgoing || this.#over) return;
     this.#context.log('warn', 'an instance did not answer in time', { instance_id: this.#lease.upstream.id });
-    this.#answer('GATEWAY_TIMEOUT');
+    this.#giveUp('GATEWAY_TIMEOUT');
   }
 
   #onError(outgoing: http.ClientRequest, error: Error): void {
@@ -225,7 +246,7 @@ class Exchange {
     } else {
       const data = { instance_id: upstream.id, error: error.message };
       this.#context.log('warn', 'an instance failed before it answered', data);
-      this.#answer('BAD_GATEWAY');
+      this.#giveUp('BAD_GATEWAY');
     }
   }
 
@@ -238,12 +259,12 @@ class Exchange {
     return !this.#sent_again && !this.#body_begun && IDEMPOTENT.has(this.#of.request.method!);
   }
 
-  /** The edge's own answer; or, when another one has begun, its end. */
-
-  #answer(error: EdgeError): void {
+  /** Lets go of the instance: the client gets the edge's own page, or is cut in the middle of an answer. */
+  #giveUp(error: EdgeError): void {
     const { request, response, expects_continue } = this.#of;
     const outgoing = this.#outgoing;
     this.#outgoing = null;
+    this.#clock?.stop();
     request.unpipe();
     outgoing?.destroy();
     if (response.headersSent) {

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { StaticFile } from '../release/static-site.ts';
 import { cut } from './connection.ts';
-import { sendError } from './pages.ts';
+import { sendError, sendRedirect } from './pages.ts';
 import type { Log } from './routes.ts';
 import type { SiteLease } from './sites.ts';
 import type { SmallFiles } from './small-files.ts';
@@ -38,15 +38,10 @@ export async function serveStatic(of: StaticExchange, lease: SiteLease): Promise
     case 'missing':
       return sendError(request, response, 'NOT_FOUND');
     case 'redirect':
-      return sendRedirect(response, answer.location);
+      return sendRedirect(request, response, { status: 308, location: answer.location });
     case 'file':
       return sendFile(of, lease, answer);
   }
-}
-
-function sendRedirect(response: ServerResponse, location: string): void {
-  response.writeHead(308, { location, 'content-length': 0, 'cache-control': 'no-cache' });
-  response.end();
 }
 
 /** The release's bytes as one part of a file; `end` is exclusive. */
@@ -122,6 +117,7 @@ async function sendBytes(of: StaticExchange, lease: SiteLease, sending: Sending)
   }
 }
 
+/** Resolves at the end of the connection as well, which the edge brings about when the client takes nothing. */
 function drained(response: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {

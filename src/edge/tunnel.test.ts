@@ -2,17 +2,24 @@ import assert from 'node:assert/strict';
 import { on, once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
+import { buffer } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
 import { WebSocket, WebSocketServer } from 'ws';
 import { appInstance, appRoute, ask, askRaw, edgeFor, HOST, MemoryObjects, staticRoute } from './fixture.ts';
 
-/** An app that echoes WebSocket messages, and answers /plain without upgrading. */
+const LARGE = 'x'.repeat(5_000_000);
+
+/** An app that echoes WebSocket messages, and answers /plain and /large without upgrading. */
 async function echo(t: TestContext, id = 'ins_1') {
   const server = http.createServer((_req, res) => res.end('page'));
   const wss = new WebSocketServer({ noServer: true });
   server.on('upgrade', (req, socket, head) => {
     if (req.url === '/plain') {
       socket.end('HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\nX-App: yes\r\n\r\nlogin');
+      return;
+    }
+    if (req.url === '/large') {
+      socket.end(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4c4b40\r\n${LARGE}\r\n0\r\n\r\n`);
       return;
     }
     wss.handleUpgrade(req, socket, head, (ws) => {
@@ -90,6 +97,16 @@ test('an app that does not want to upgrade is heard', async (t) => {
   assert.equal(await edge.onIdle('ins_1', 1000), true);
 });
 
+test('a large answer instead of an upgrade arrives whole', async (t) => {
+  const { edge } = await edgeFor(t, [appRoute([await echo(t)])]);
+  const ws = new WebSocket(`ws://127.0.0.1:${edge.port}/large`, { headers: { host: HOST } });
+  ws.on('error', () => {});
+  const [, response] = await once(ws, 'unexpected-response');
+  assert.equal((await buffer(response)).length, LARGE.length);
+  assert.equal(response.complete, true);
+  assert.equal(await edge.onIdle('ins_1', 5000), true);
+});
+
 test('where there is nothing to upgrade, the client is told', async (t) => {
   const objects = new MemoryObjects();
   const rows = [
@@ -156,6 +173,21 @@ test('a client that leaves in the middle of the upgrade, and one that says much 
     (await askRaw(second.edge.port, `${upgrade.replace(HOST, 'a b')}`)).slice(0, 12),
     'HTTP/1.1 400',
   );
+});
+
+test('closing the edge does not wait for an upgrade that is never answered', async (t) => {
+  const { promise: arrived, resolve } = Promise.withResolvers<void>();
+  const server = http.createServer().on('upgrade', (_req, socket) => {
+    socket.on('error', () => {});
+    resolve();
+  });
+  const { edge } = await edgeFor(t, [appRoute([await appInstance(t, 'ins_1', server)])]);
+  const ws = new WebSocket(`ws://127.0.0.1:${edge.port}/`, { headers: { host: HOST } });
+  const failed = once(ws, 'error');
+  await arrived;
+  await edge.close();
+  await failed;
+  assert.equal(await edge.onIdle('ins_1', 5000), true);
 });
 
 test('closing the edge ends WebSockets at once', async (t) => {

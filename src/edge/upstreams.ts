@@ -8,6 +8,7 @@
  */
 import http from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { EdgeLimits } from './limits.ts';
 import type { Route } from './routes.ts';
 
 /** One request's hold on an instance. `release` may be called more than once. */
@@ -43,20 +44,35 @@ export class Upstream {
 
 const AVOID_REFUSING_MS = 1000;
 
+/** Calls `connected` once the request's connection stands; fails the request when that takes longer than `timeout_ms`. */
+export function whenConnected(outgoing: http.ClientRequest, timeout_ms: number, connected: () => void): void {
+  outgoing.once('socket', (socket) => {
+    if (!socket.connecting) return connected();
+    const timer = setTimeout(() => outgoing.destroy(new Error('connecting took too long')), timeout_ms);
+    outgoing.once('close', () => clearTimeout(timer));
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      connected();
+    });
+  });
+}
+
+export type UpstreamLimits = Pick<EdgeLimits, 'upstream_idle_ms' | 'instance_connections'>;
+
 export class Upstreams {
-  readonly #upstream_idle_ms: number;
+  readonly #limits: UpstreamLimits;
   readonly #by_id = new Map<string, Upstream>();
   readonly #waiters = new Map<string, Set<() => void>>();
   #live: ReadonlySet<string> = new Set();
   #turn = 0;
 
-  constructor(upstream_idle_ms: number) {
-    this.#upstream_idle_ms = upstream_idle_ms;
+  constructor(limits: UpstreamLimits) {
+    this.#limits = limits;
   }
 
   /**
    * Chooses the instance of a route with the fewest requests in flight (in turn among equals, those that just
-   * refused a connection last) and counts the request. Null when none is left that was not tried.
+   * refused a connection last) and counts the request. Null when none is left that was not tried and has room.
    */
   pick(route: Route, tried?: ReadonlySet<string>): Lease | null {
     const { instances } = route;
@@ -68,6 +84,7 @@ export class Upstreams {
       const instance = instances[(first + i) % instances.length]!;
       if (tried?.has(instance.id)) continue;
       const upstream = this.#upstream(instance);
+      if (upstream.in_flight >= this.#limits.instance_connections) continue;
       const load = upstream.in_flight + (upstream.avoid_until > now ? 1e6 : 0);
       if (load < best_load) [best, best_load] = [upstream, load];
     }
@@ -122,7 +139,7 @@ export class Upstreams {
   #upstream(instance: { id: string; host: string; port: number }): Upstream {
     const known = this.#by_id.get(instance.id);
     if (known?.host === instance.host && known.port === instance.port) return known;
-    const upstream = new Upstream(instance.id, instance.host, instance.port, this.#upstream_idle_ms);
+    const upstream = new Upstream(instance.id, instance.host, instance.port, this.#limits.upstream_idle_ms);
     this.#by_id.set(instance.id, upstream);
     return upstream;
   }

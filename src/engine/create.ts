@@ -97,7 +97,7 @@ export class LocalEngine implements Engine {
 
   async start(): Promise<void> {
     await this.#waiters.start();
-    await this.#queue.start((operation_id) => this.#worker.handle(operation_id));
+    await this.#queue.start(this.#worker);
     this.#reconciler.start();
     await this.#webhooks.start();
     void this.#reconciler.pass();

@@ -161,7 +161,8 @@ async function accept(
   });
 }
 
-async function refuseTooMany(trx: Trx, ctx: EngineContext, deployment: Deployment): Promise<void> {
+/** @throws KilnError TOO_MANY */
+export async function refuseTooMany(trx: Trx, ctx: EngineContext, deployment: Deployment): Promise<void> {
   const waiting = await unfinishedOf(trx, deployment.id);
   if (waiting.length >= ctx.bounds.queued_publishes)
     throw new KilnError(

@@ -19,10 +19,12 @@ import { livingSandboxIds } from '../store/sandbox.ts';
 import type { EngineContext } from './context.ts';
 import { instanceDir } from './instance-machine.ts';
 import type { Supervisor } from './instances.ts';
-import type { Queue } from './queue.ts';
+import { KINDS, type Queue } from './queue.ts';
 
 /** Over a stage's own deadline by this much, with the lease still renewed: the worker hangs. */
 const STUCK_SLACK_MS = 60_000;
+/** Of each lane, in one pass; more places than this no engine has. */
+const MAX_SENT_AGAIN = 100;
 
 export class Reconciler {
   readonly #ctx: EngineContext;
@@ -63,11 +65,11 @@ export class Reconciler {
     await removeSilentEngines(db, timings.engine_silent_ms);
     for (const stuck of await expireStuck(db, STUCK_SLACK_MS))
       this.#ctx.say('warn', `operation ${stuck} hangs; its lease was taken away`);
-    const abandoned = await abandonedOperations(db);
-    if (abandoned.length > 0)
-      await db.transaction().execute(async (trx) => {
-        for (const operation of abandoned) await this.#queue.send(trx, operation);
-      });
+    const of_lanes = Object.values(KINDS).map((kinds) =>
+      abandonedOperations(db, { kinds, limit: MAX_SENT_AGAIN }),
+    );
+    const abandoned = (await Promise.all(of_lanes)).flat();
+    if (abandoned.length > 0) await db.transaction().execute((trx) => this.#queue.sendAgain(trx, abandoned));
     await retireOrphanedGating(db);
     await adoptInstances(this.#ctx, 'running', this.#supervisor);
     await this.#supervisor.reconcile();

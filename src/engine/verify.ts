@@ -9,6 +9,7 @@ import { insertOperation } from '../store/operation.ts';
 import { objectsOfRelease, releaseById } from '../store/release.ts';
 import { versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
+import { refuseTooMany } from './publish.ts';
 import type { Queue } from './queue.ts';
 
 export async function acceptVerify(
@@ -33,6 +34,7 @@ export async function acceptVerify(
     );
   return ctx.db.transaction().execute(async (trx) => {
     const deployment = await lockDeployment(trx, version.deployment_id);
+    await refuseTooMany(trx, ctx, deployment);
     const operation = await insertOperation(trx, {
       id: ctx.newId('op'),
       tenant_id: version.tenant_id,

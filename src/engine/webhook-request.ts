@@ -81,14 +81,26 @@ export async function send(of: Sending): Promise<Sent> {
   try {
     const url = new URL(of.url);
     if (url.protocol !== 'https:' && !of.allow_private) throw new Error('only https is allowed');
-    const address = await pinned(url.hostname.replace(/^\[|\]$/g, ''), of.allow_private);
-    const answer = await post(url, address, of);
+    const limit = AbortSignal.any([of.signal, AbortSignal.timeout(TIMEOUT_MS)]);
+    const host = url.hostname.replace(/^\[|\]$/g, '');
+    const address = await unless(limit, pinned(host, of.allow_private));
+    const answer = await post(url, address, { ...of, signal: limit });
     return { ...answer, error: null, duration_ms: took() };
   } catch (error) {
     const { name, message, code } = error as NodeJS.ErrnoException;
     const said = name === 'TimeoutError' ? `no answer within ${TIMEOUT_MS / 1000} s` : message || code;
     return { status: null, excerpt: null, error: (said ?? 'failed').slice(0, 500), duration_ms: took() };
   }
+}
+
+/** A name server that says nothing cannot be called off, but need not be waited for. */
+function unless<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) return onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
 }
 
 async function pinned(host: string, allow_private: boolean): Promise<LookupAddress> {
@@ -112,7 +124,7 @@ function post(
   const request = (url.protocol === 'https:' ? https : http).request(url, {
     method: 'POST',
     agent: false,
-    signal: AbortSignal.any([of.signal, AbortSignal.timeout(TIMEOUT_MS)]),
+    signal: of.signal,
     lookup: (_host, options, found) =>
       options.all ? found(null, [{ address, family }]) : found(null, address, family),
     headers: {

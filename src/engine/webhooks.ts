@@ -6,27 +6,32 @@
 import type { Event } from '../domain/event.ts';
 import { type Delivery, eventPattern, retryDelayMs, type Webhook } from '../domain/webhook.ts';
 import {
+  dueDelivery,
   dueWebhookIds,
   fanOut,
   leaseWebhook,
-  nextDelivery,
   recordAttempt,
   releaseAllWebhooks,
   releaseWebhook,
+  type SealedWebhook,
   webhookSecrets,
 } from '../store/webhook.ts';
 import type { EngineContext } from './context.ts';
-import { send } from './webhook-request.ts';
+import { type Sending, type Sent, send } from './webhook-request.ts';
 
 const SCAN_MS = 1000;
 /** Longer than one attempt can take; renewed before each. */
 const LEASE_MS = 30_000;
 /** Webhooks served side by side. */
 const CONCURRENCY = 8;
+/** After a fault of ours. What could not be served is due still, and would be tried again at once, for ever. */
+const REST_MS = 10_000;
 
 export class WebhookSender {
   readonly #ctx: EngineContext;
   readonly #busy = new Map<string, Promise<void>>();
+  /** When those may be served again that could not be. */
+  readonly #resting = new Map<string, number>();
   readonly #ended = new AbortController();
   #timer: NodeJS.Timeout | null = null;
   #unlisten: (() => Promise<void>) | null = null;
@@ -64,8 +69,13 @@ export class WebhookSender {
   async #serveDue(): Promise<void> {
     for (const id of await dueWebhookIds(this.#ctx.db)) {
       if (this.#busy.has(id) || this.#busy.size >= CONCURRENCY || this.#ended.signal.aborted) continue;
+      if ((this.#resting.get(id) ?? 0) > performance.now()) continue;
+      this.#resting.delete(id);
       const work = this.#serve(id)
-        .catch((error) => this.#say(`webhook ${id} could not be served`, error))
+        .catch((error) => {
+          this.#resting.set(id, performance.now() + REST_MS);
+          this.#say(`webhook ${id} could not be served`, error);
+        })
         .finally(() => {
           this.#busy.delete(id);
           this.#look();
@@ -84,8 +94,8 @@ export class WebhookSender {
         const pattern = eventPattern(webhook.events) ?? null;
         const wants = (type: string) => pattern?.test(type) ?? true;
         while (await fanOut(db, webhook, { wants, bodyOf, newId: () => newId('whd') }));
-        const delivery = await nextDelivery(db, id);
-        if (!delivery || delivery.next_attempt_at > new Date()) return;
+        const delivery = await dueDelivery(db, id);
+        if (!delivery) return;
         await this.#attempt(webhook, delivery);
       }
     } finally {
@@ -94,30 +104,47 @@ export class WebhookSender {
   }
 
   async #attempt(webhook: Webhook, delivery: Delivery): Promise<void> {
-    const { db, vault, allow_private_webhooks } = this.#ctx;
+    const { db, allow_private_webhooks } = this.#ctx;
     const sealed = await webhookSecrets(db, webhook.id);
     if (!sealed) return;
     const { signal } = this.#ended;
-    const sent = await send({
-      url: webhook.url,
-      headers: JSON.parse(vault.open(sealed.headers_encrypted, `webhook-headers:${webhook.id}`)),
-      secret: vault.open(sealed.secret_encrypted, `webhook-secret:${webhook.id}`),
-      body: delivery.body,
-      allow_private: allow_private_webhooks,
-      signal,
-      now_ms: Date.now(),
-    });
+    const to = this.#opened(webhook, sealed);
+    const sent: Sent =
+      to instanceof Error
+        ? { status: null, excerpt: null, error: to.message, duration_ms: 0 }
+        : await send({
+            ...to,
+            url: webhook.url,
+            body: delivery.body,
+            allow_private: allow_private_webhooks,
+            signal,
+            now_ms: Date.now(),
+          });
     if (signal.aborted && sent.status === null) return;
     const is_taken = sent.status !== null && sent.status >= 200 && sent.status < 300;
     const wait_ms = is_taken ? null : retryDelayMs(delivery.attempts + 1, webhook.retry_count);
     await recordAttempt(db, delivery.id, {
       state: is_taken ? 'delivered' : wait_ms === null ? 'failed' : 'pending',
-      next_attempt_at: wait_ms === null ? null : new Date(Date.now() + wait_ms),
+      wait_ms,
       response_status: sent.status,
       response_excerpt: sent.excerpt,
       error_message: sent.error ?? (is_taken ? null : `the receiver answered ${sent.status}`),
       duration_ms: sent.duration_ms,
     });
+  }
+
+  #opened(webhook: Webhook, sealed: SealedWebhook): Pick<Sending, 'headers' | 'secret'> | Error {
+    const { vault } = this.#ctx;
+    try {
+      return {
+        headers: JSON.parse(vault.open(sealed.headers_encrypted, `webhook-headers:${webhook.id}`)),
+        secret: vault.open(sealed.secret_encrypted, `webhook-secret:${webhook.id}`),
+      };
+    } catch {
+      return new Error(
+        'its stored secret cannot be read with the key of this data folder; make the webhook anew',
+      );
+    }
   }
 
   #say(message: string, error: unknown): void {

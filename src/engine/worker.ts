@@ -10,7 +10,7 @@
  *   the engine stops      → nothing; the lease is given back, so that the next engine starts at once
  *   a fault of ours       → `failed`, ENGINE_FAILED or STORAGE_FAILED
  */
-import { rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { type Failure, failure, type Stage } from '../domain/failure.ts';
 import type { Operation, OperationKind } from '../domain/operation.ts';
 import { publish, switchTo } from '../pipeline/pipeline.ts';
@@ -21,6 +21,7 @@ import { notify, type Trx } from '../store/db.ts';
 import { deploymentById, setDeploymentState } from '../store/deployment.ts';
 import { appendEvent } from '../store/event.ts';
 import {
+  abandonedOperations,
   claimOperation,
   finishOperation,
   guard,
@@ -33,7 +34,7 @@ import { setVersionState, versionById } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import { engineFailure } from './engine-failure.ts';
 import type { Supervisor } from './instances.ts';
-import type { Queue } from './queue.ts';
+import { KINDS, type Lane, type Queue } from './queue.ts';
 import { openRun, StageDeadline, type Turn, type TurnRun } from './turn.ts';
 
 const STORIES: Record<OperationKind, (run: Run) => Promise<Result<unknown>>> = {
@@ -43,17 +44,18 @@ const STORIES: Record<OperationKind, (run: Run) => Promise<Result<unknown>>> = {
   verify,
 };
 
+const asideName = (operation_id: string) => `done-${operation_id}`;
+
 export class Cancelled extends Error {}
 export class EngineStopping extends Error {}
-interface Running extends Turn {
-  done: Promise<void>;
-}
 
 export class Worker {
   readonly #ctx: EngineContext;
   readonly #supervisor: Supervisor;
   readonly #queue: Queue;
-  readonly #turns = new Map<string, Running>();
+  /** From before the claim to after the end. */
+  readonly #looks = new Map<string, Promise<void>>();
+  readonly #turns = new Map<string, Turn>();
   #stopping = false;
 
   constructor(ctx: EngineContext, supervisor: Supervisor, queue: Queue) {
@@ -62,30 +64,43 @@ export class Worker {
     this.#queue = queue;
   }
 
-  /** One look at an operation: takes it when it is its turn and runs it to its end. Never rejects. */
+  /**
+   * One look at an operation: takes it when it is its turn and runs it to its end. Never rejects. One look at a time: a turn of
+   * this very process that lost its lease first winds up, or both would work in the same folder.
+   */
   async handle(operation_id: string): Promise<void> {
-    // A turn of this very process that lost its lease first winds up; both would work in the same folder.
-    if (this.#stopping || this.#turns.has(operation_id)) return;
+    if (this.#stopping || this.#looks.has(operation_id)) return;
+    const look = this.#look(operation_id)
+      .catch((error) =>
+        this.#ctx.say('error', `operation ${operation_id} could not be worked on`, { error: String(error) }),
+      )
+      .finally(() => this.#looks.delete(operation_id));
+    this.#looks.set(operation_id, look);
+    await look;
+  }
+
+  async #look(operation_id: string): Promise<void> {
+    const operation = await claimOperation(this.#ctx.db, operation_id, {
+      owner: this.#ctx.id,
+      lease_ms: this.#ctx.timings.lease_ms,
+    });
+    if (operation === null) return;
+    const lease = { operation_id, token: operation.lease_token };
+    if (this.#stopping) return await releaseLease(this.#ctx.db, lease);
+    const turn: Turn = { operation, lease, abort: new AbortController() };
+    this.#turns.set(operation_id, turn);
     try {
-      const operation = await claimOperation(this.#ctx.db, operation_id, {
-        owner: this.#ctx.id,
-        lease_ms: this.#ctx.timings.lease_ms,
-      });
-      if (operation === null || this.#turns.has(operation_id)) return;
-      const turn: Running = {
-        operation,
-        lease: { operation_id, token: operation.lease_token },
-        abort: new AbortController(),
-        done: Promise.resolve(),
-      };
-      this.#turns.set(operation_id, turn);
-      turn.done = this.#run(turn);
-      await turn.done;
-    } catch (error) {
-      this.#ctx.say('error', `operation ${operation_id} could not be worked on`, { error: String(error) });
+      await this.#run(turn);
     } finally {
       this.#turns.delete(operation_id);
     }
+  }
+
+  /** What the queue asks for when a place is free; see there. */
+  async next(lane: Lane, tried: ReadonlySet<string>): Promise<string | null> {
+    if (this.#stopping) return null;
+    const waiting = await abandonedOperations(this.#ctx.db, { kinds: KINDS[lane], limit: tried.size + 1 });
+    return waiting.find(({ id }) => !tried.has(id))?.id ?? null;
   }
 
   /** Ends a running operation of this process at once; others notice with their next renewal. */
@@ -96,7 +111,7 @@ export class Worker {
   async stop(): Promise<void> {
     this.#stopping = true;
     for (const turn of this.#turns.values()) turn.abort.abort(new EngineStopping());
-    await Promise.all([...this.#turns.values()].map((turn) => turn.done.catch(() => {})));
+    await Promise.all(this.#looks.values());
   }
 
   async #run(turn: Turn): Promise<void> {
@@ -123,11 +138,21 @@ export class Worker {
     }
   }
 
-  /** After the outcome is written, because nobody waits for it; what is missed here is emptied by the next build. */
-  async #cleanUp(operation: Operation): Promise<void> {
-    const folder = { publish: operation.deployment_id, verify: operation.id, promote: null, rollback: null }[
-      operation.kind
-    ];
+  /**
+   * With the outcome the next publish of the deployment may begin, in the same folder: so that is out of its way by then. To
+   * remove it takes its time, and nobody waits for that.
+   */
+  async #setAside({ id, deployment_id, kind }: Operation): Promise<void> {
+    if (kind !== 'publish') return;
+    await rename(this.#ctx.workDir(deployment_id), this.#ctx.workDir(asideName(id))).catch((error) => {
+      if (error.code !== 'ENOENT')
+        this.#ctx.say('warn', 'a build folder could not be set aside', { error: String(error) });
+    });
+  }
+
+  /** What is missed here is emptied by the next build, or by the next start. */
+  async #cleanUp({ id, kind }: Operation): Promise<void> {
+    const folder = { publish: asideName(id), verify: id, promote: null, rollback: null }[kind];
     if (folder === null) return;
     await rm(this.#ctx.workDir(folder), { recursive: true, force: true }).catch((error) =>
       this.#ctx.say('warn', 'a build folder could not be removed', { error: String(error) }),
@@ -146,6 +171,7 @@ export class Worker {
 
   /** The final row, and the next publish of the deployment gets its turn, in the same transaction. */
   async #finish(trx: Trx, operation: Operation, outcome: Outcome): Promise<void> {
+    await this.#setAside(operation);
     await finishOperation(trx, operation.id, outcome);
     const next = await nextPublish(trx, operation.deployment_id);
     if (next) await this.#queue.send(trx, next);

@@ -18,7 +18,7 @@ export async function runCommands(
   dir: string,
   env: VersionEnv,
 ): Promise<Failure | null> {
-  const until = Date.now() + run.limits.build.time_ms;
+  const until_ms = performance.now() + run.limits.build.time_ms;
   if (run.builder.name === 'process')
     run.log.note(
       'isolation: process. It isolates nothing: this build can read and change what the engine can.',
@@ -32,7 +32,7 @@ export async function runCommands(
   let complete = false;
   try {
     for (const batch of together ? [commands] : commands.map((command) => [command])) {
-      const of = { plan, dir, env, commands: batch, until, cache: cache?.spec ?? null };
+      const of = { plan, dir, env, commands: batch, until_ms, cache: cache?.spec ?? null };
       const { exit, command } = await runBatch(run, of);
       run.signal.throwIfAborted();
       exits.push(exit);
@@ -65,7 +65,7 @@ async function runBatch(
     dir: string;
     env: VersionEnv;
     commands: string[];
-    until: number;
+    until_ms: number;
     cache: CacheFolder | null;
   },
 ): Promise<{ exit: MachineExit; command: string }> {
@@ -96,7 +96,7 @@ async function runMachine(
     dir: string;
     env: VersionEnv;
     command: string;
-    until: number;
+    until_ms: number;
     cache: CacheFolder | null;
     on_output: (stream: 'stdout' | 'stderr', chunk: Buffer) => void;
   },
@@ -114,7 +114,7 @@ async function runMachine(
       ...of.plan.build_env,
       ...of.env.vars,
     },
-    limits: { ...run.limits.build, time_ms: Math.max(1, of.until - Date.now()) },
+    limits: { ...run.limits.build, time_ms: Math.max(1, of.until_ms - performance.now()) },
     network: run.network,
     cache: of.cache,
     on_output: of.on_output,

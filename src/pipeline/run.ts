@@ -71,8 +71,8 @@ export interface Ports {
   openCache: ((deployment_id: string) => Promise<Cache>) | null;
   /** Scratch space on the same file system as the object store. */
   tmp_dir: string;
-  /** Where a build of this deployment happens; emptied before and after. */
-  workDir(deployment_id: string): string;
+  /** Scratch of a deployment (its build happens there; emptied before, out of the way by the outcome) or of an operation. */
+  workDir(id: string): string;
 }
 
 /** Starting and ending the instances that a gate is about to prove; the engine's supervisor. */

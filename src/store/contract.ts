@@ -1,19 +1,33 @@
 /** What the store promises on every database: run on PGlite by store.test.ts, on a Postgres server by the system tests. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import fc from 'fast-check';
 import { aDeployment, anOperation, aVersion, newId } from '../../test/support/rows.ts';
 import type { Deployment } from '../domain/deployment.ts';
 import type { Operation } from '../domain/operation.ts';
 import type { Plan } from '../domain/plan.ts';
-import type { Database } from './db.ts';
+import { type Database, notify } from './db.ts';
 import { deploymentById, lockDeployment, switchActiveVersion, takeSeq } from './deployment.ts';
 import { appendEvent, eventsAfter } from './event.ts';
-import { beginIdempotent, finishIdempotent, readIdempotent } from './idempotency.ts';
+import {
+  abandonIdempotent,
+  beginIdempotent,
+  finishIdempotent,
+  readIdempotent,
+  recordSubject,
+} from './idempotency.ts';
 import { claimOperation, finishOperation, getOperation, guard, LeaseLost } from './operation.ts';
 import { readRoutes } from './route.ts';
 import { ensureOwner, ensureTenant } from './tenant.ts';
 import { recordPlan, setVersionState } from './version.ts';
+
+async function until(is_so: () => boolean): Promise<void> {
+  for (let looks = 0; !is_so(); looks++) {
+    if (looks > 1000) throw new Error('it did not come');
+    await pause(20);
+  }
+}
 
 export function storeContract(name: string, openDatabase: () => Promise<Database>): void {
   describe(`the store on ${name}`, () => {
@@ -43,29 +57,65 @@ export function storeContract(name: string, openDatabase: () => Promise<Database
       assert.equal(claims.filter((claim) => claim !== null).length, 1);
     });
 
+    const aKey = async () => {
+      const { tenant_id } = await aDeployment(database.db);
+      return { tenant_id, method: 'POST', path: '/x', key: newId('req'), owner: 'nobody' };
+    };
+
     test('a hundred requests with one idempotency key: one executes, all others see its answer (I6)', async () => {
-      const deployment = await aDeployment(database.db);
-      const scope = { tenant_id: deployment.tenant_id, method: 'POST', path: '/x', key: newId('req') };
+      const scope = await aKey();
       const begun = await Promise.all(
-        Array.from({ length: 100 }, (_, n) => beginIdempotent(database.db, scope, 'body', `o${n}`, 60_000)),
+        Array.from({ length: 100 }, (_, n) =>
+          beginIdempotent(database.db, { ...scope, owner: `o${n}` }, 'body', 60_000),
+        ),
       );
       assert.equal(begun.filter(({ kind }) => kind === 'execute').length, 1);
       assert.equal(begun.filter(({ kind }) => kind === 'running').length, 99);
       const owner = `o${begun.findIndex(({ kind }) => kind === 'execute')}`;
-      await finishIdempotent(database.db, scope, owner, 201, '{"made":1}');
-      const again = await beginIdempotent(database.db, scope, 'body', 'late', 60_000);
+      await finishIdempotent(database.db, { ...scope, owner }, 201, '{"made":1}');
+      const late = { ...scope, owner: 'late' };
+      const again = await beginIdempotent(database.db, late, 'body', 60_000);
       assert.equal(again.kind === 'done' && again.stored.answer, '{"made":1}');
-      assert.equal((await beginIdempotent(database.db, scope, 'other', 'late', 60_000)).kind, 'other_body');
+      assert.equal((await beginIdempotent(database.db, late, 'other', 60_000)).kind, 'other_body');
     });
 
     test('a key left by a dead engine is taken over once its lock has run out', async () => {
-      const deployment = await aDeployment(database.db);
-      const scope = { tenant_id: deployment.tenant_id, method: 'POST', path: '/x', key: newId('req') };
-      assert.equal((await beginIdempotent(database.db, scope, 'body', 'dead', 0)).kind, 'execute');
-      assert.equal((await beginIdempotent(database.db, scope, 'body', 'next', 60_000)).kind, 'execute');
-      // The dead one, should it still live, cannot store its answer any more.
-      await finishIdempotent(database.db, scope, 'dead', 200, 'stale');
+      const scope = await aKey();
+      const dead = { ...scope, owner: 'dead' };
+      const next = { ...scope, owner: 'next' };
+      assert.equal((await beginIdempotent(database.db, dead, 'body', 0)).kind, 'execute');
+      assert.equal((await beginIdempotent(database.db, next, 'body', 60_000)).kind, 'execute');
+      // The dead one, should it still live, can store neither its answer nor what it made any more.
+      await finishIdempotent(database.db, dead, 200, 'stale');
       assert.equal(await readIdempotent(database.db, scope), 'running');
+      await recordSubject(database.db, next, { made: 'by next' });
+      await assert.rejects(recordSubject(database.db, dead, { made: 'by dead' }), { code: 'UNAVAILABLE' });
+      await abandonIdempotent(database.db, next);
+      const third = await beginIdempotent(database.db, { ...scope, owner: 'third' }, 'body', 60_000);
+      assert.deepEqual(third, { kind: 'execute', previous_subject: { made: 'by next' } });
+    });
+
+    test('who listens hears a notification once, however many begin to listen at the same time', async () => {
+      const heard: string[] = [];
+      const stops = await Promise.all(
+        ['a', 'b', 'c'].map((who) =>
+          database.listen('kiln_work', (payload) => payload && heard.push(who + payload)),
+        ),
+      );
+      await database.db.transaction().execute((trx) => notify(trx, 'kiln_work', '1'));
+      await until(() => heard.length >= 3);
+      await database.db.transaction().execute((trx) => notify(trx, 'kiln_work', '2'));
+      await until(() => heard.length >= 6);
+      assert.deepEqual(heard.toSorted(), ['a1', 'a2', 'b1', 'b2', 'c1', 'c2']);
+      for (const stop of stops) await stop();
+    });
+
+    test('two engines that start at once make one tenant', async () => {
+      const named = { name: 'Once', slug: `once-${newId('ten')}` };
+      const made = await Promise.all(
+        [1, 2, 3].map(() => database.db.transaction().execute((trx) => ensureTenant(trx, newId, named))),
+      );
+      assert.equal(new Set(made.map(({ id }) => id)).size, 1);
     });
 
     test('events of a tenant are numbered without gaps, in the order they become visible', async () => {

@@ -156,10 +156,18 @@ function openPostgres(url: string): Database {
 function pgListener(url: string) {
   const handlers = new Map<Channel, Set<(payload: string) => void>>();
   let client: pg.Client | null = null;
+  /** While one is being made; whoever listens meanwhile is in `handlers`, and waits for it. */
+  let connecting: Promise<void> | null = null;
   let closed = false;
   let retry: NodeJS.Timeout | null = null;
 
-  async function connect(): Promise<void> {
+  function connect(): Promise<void> {
+    connecting ??= connectOnce().finally(() => {
+      connecting = null;
+    });
+    return connecting;
+  }
+  async function connectOnce(): Promise<void> {
     const next = new pg.Client({ connectionString: url, application_name: 'kiln-listen', keepAlive: true });
     next.on('notification', (m) => {
       for (const handler of handlers.get(m.channel as Channel) ?? []) handler(m.payload ?? '');
@@ -167,11 +175,13 @@ function pgListener(url: string) {
     next.on('error', () => again(next));
     next.on('end', () => again(next));
     await next.connect();
-    client = next;
+    // Also those that came while it was being made.
     for (const [channel, set] of handlers) {
       await next.query(`listen ${channel}`);
       for (const handler of set) handler('');
     }
+    if (closed) return void (await next.end());
+    client = next;
   }
   function again(lost: pg.Client): void {
     if (closed || (client !== lost && client !== null) || retry) return;
@@ -188,8 +198,9 @@ function pgListener(url: string) {
       const set = handlers.get(channel) ?? new Set();
       set.add(handler);
       handlers.set(channel, set);
-      if (!client && !retry) await connect();
-      else if (first && client) await client.query(`listen ${channel}`);
+      if (client) {
+        if (first) await client.query(`listen ${channel}`);
+      } else if (!retry) await connect();
       return async () => {
         set.delete(handler);
       };
@@ -197,6 +208,7 @@ function pgListener(url: string) {
     async close(): Promise<void> {
       closed = true;
       if (retry) clearTimeout(retry);
+      await connecting?.catch(() => {});
       await client?.end().catch(() => {});
     },
   };

@@ -4,6 +4,7 @@
  * crash: a row left without an answer by a dead engine may be taken over once its lock has run out.
  */
 import { sql } from 'kysely';
+import { KilnError } from '../domain/errors.ts';
 import type { Conn, Db } from './db.ts';
 
 export interface KeyScope {
@@ -11,6 +12,8 @@ export interface KeyScope {
   method: string;
   path: string;
   key: string;
+  /** Who executes: unique per request. What another one has taken over meanwhile is written by nobody else. */
+  owner: string;
 }
 
 export interface StoredAnswer {
@@ -29,13 +32,13 @@ export async function beginIdempotent(
   db: Db,
   scope: KeyScope,
   body_sha256: string,
-  owner: string,
   lock_ms: number,
 ): Promise<Begun> {
+  const { owner } = scope;
   const locked_until = sql<Date>`clock_timestamp() + ${`${lock_ms} milliseconds`}::interval`;
   const inserted = await db
     .insertInto('idempotency_keys')
-    .values({ ...scope, body_sha256, owner, locked_until })
+    .values({ ...scope, body_sha256, locked_until })
     .onConflict((c) => c.doNothing())
     .executeTakeFirst();
   if ((inserted.numInsertedOrUpdatedRows ?? 0n) > 0n) return { kind: 'execute', previous_subject: null };
@@ -53,64 +56,61 @@ export async function beginIdempotent(
     .where('key', '=', scope.key)
     .where('status', 'is', null)
     .where('locked_until', '<=', sql<Date>`clock_timestamp()`)
+    // As it is now: the one that held it may have recorded something since we looked.
+    .returning('subject')
     .executeTakeFirst();
-  return taken.numUpdatedRows > 0n ? { kind: 'execute', previous_subject: row.subject } : { kind: 'running' };
+  return taken ? { kind: 'execute', previous_subject: taken.subject } : { kind: 'running' };
 }
 
 /** While the work runs: keeps the lock. */
-export async function extendIdempotent(
-  db: Conn,
-  scope: KeyScope,
-  owner: string,
-  lock_ms: number,
-): Promise<void> {
-  await mine(db, scope, owner)
+export async function extendIdempotent(db: Conn, scope: KeyScope, lock_ms: number): Promise<void> {
+  await mine(db, scope)
     .set({ locked_until: sql<Date>`clock_timestamp() + ${`${lock_ms} milliseconds`}::interval` })
     .execute();
 }
 
 /**
  * Written in the same transaction as the effect itself (a version row, say): if the engine dies before the answer is
- * stored, the next attempt finds what was made and does not make it again.
+ * stored, the next attempt finds what was made and does not make it again. Who no longer owns the key gets UNAVAILABLE,
+ * and its transaction comes to nothing.
  */
 export async function recordSubject(
   trx: Conn,
   scope: KeyScope,
   subject: Record<string, unknown>,
 ): Promise<void> {
-  await trx
-    .updateTable('idempotency_keys')
+  const { numUpdatedRows } = await mine(trx, scope)
     .set({ subject: JSON.stringify(subject) })
-    .where('tenant_id', '=', scope.tenant_id)
-    .where('method', '=', scope.method)
-    .where('path', '=', scope.path)
-    .where('key', '=', scope.key)
-    .execute();
+    .executeTakeFirst();
+  if (numUpdatedRows === 0n)
+    throw new KilnError(
+      'UNAVAILABLE',
+      'Another request with this Idempotency-Key took over, because this one was silent for too long. Send it again with the same key: you get the result of that one.',
+    );
 }
 
 export async function finishIdempotent(
   db: Conn,
   scope: KeyScope,
-  owner: string,
   status: number,
   answer: string,
 ): Promise<void> {
-  await mine(db, scope, owner).set({ status, answer, locked_until: null }).execute();
+  await mine(db, scope).set({ status, answer, locked_until: null }).execute();
 }
 
 /** 5xx and 429 are not stored: the same key may try again. */
-export async function abandonIdempotent(db: Conn, scope: KeyScope, owner: string): Promise<void> {
+export async function abandonIdempotent(db: Conn, scope: KeyScope): Promise<void> {
   await db
     .deleteFrom('idempotency_keys')
     .where('tenant_id', '=', scope.tenant_id)
     .where('method', '=', scope.method)
     .where('path', '=', scope.path)
     .where('key', '=', scope.key)
-    .where('owner', '=', owner)
+    .where('owner', '=', scope.owner)
     .where('status', 'is', null)
     .where('subject', 'is', null)
     .execute();
-  await mine(db, scope, owner).set({ locked_until: sql<Date>`clock_timestamp()` }).execute();
+  await mine(db, scope).set({ locked_until: sql<Date>`clock_timestamp()` }).execute();
 }
 
 export async function readIdempotent(db: Conn, scope: KeyScope): Promise<StoredAnswer | 'running' | 'gone'> {
@@ -157,13 +157,13 @@ function whole(db: Conn, scope: KeyScope) {
     .executeTakeFirst();
 }
 
-function mine(db: Conn, scope: KeyScope, owner: string) {
+function mine(db: Conn, scope: KeyScope) {
   return db
     .updateTable('idempotency_keys')
     .where('tenant_id', '=', scope.tenant_id)
     .where('method', '=', scope.method)
     .where('path', '=', scope.path)
     .where('key', '=', scope.key)
-    .where('owner', '=', owner)
+    .where('owner', '=', scope.owner)
     .where('status', 'is', null);
 }

@@ -237,16 +237,20 @@ export async function requestCancel(trx: Trx, id: string): Promise<Operation | u
     .executeTakeFirst();
 }
 
-/** Operations nobody works on although they could be: queued and first in line, or with an expired lease. */
-export async function abandonedOperations(db: Conn): Promise<{ id: string; kind: OperationKind }[]> {
+/** Operations nobody works on although they could be: queued and first in line, or with an expired lease. Oldest first. */
+export async function abandonedOperations(
+  db: Conn,
+  of: { kinds: readonly OperationKind[]; limit: number },
+): Promise<{ id: string; kind: OperationKind }[]> {
   const { rows } = await sql<{ id: string; kind: OperationKind }>`
     select o.id, o.kind from operations o
      where o.finished_at is null
+       and o.kind in (${sql.join(of.kinds)})
        and (o.state = 'queued' or o.lease_expires_at <= clock_timestamp())
        and (o.kind <> 'publish' or not exists (
              select 1 from operations e where e.deployment_id = o.deployment_id and e.kind = 'publish'
                 and e.seq < o.seq and e.finished_at is null))
-     order by o.created_at limit 200`.execute(db);
+     order by o.created_at limit ${of.limit}`.execute(db);
   return rows;
 }
 

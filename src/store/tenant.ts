@@ -11,15 +11,24 @@ export async function ensureTenant(
   newId: NewId,
   named: { name: string; slug: string },
 ): Promise<Tenant> {
-  const found = await trx.selectFrom('tenants').selectAll().where('slug', '=', named.slug).executeTakeFirst();
-  if (found) return found;
+  const found = () => trx.selectFrom('tenants').selectAll().where('slug', '=', named.slug).executeTakeFirst();
+  const there = await found();
+  if (there) return there;
   const tenant = await trx
     .insertInto('tenants')
     .values({ id: newId('ten'), name: named.name, slug: named.slug })
+    .onConflict((c) => c.doNothing())
     .returningAll()
-    .executeTakeFirstOrThrow();
+    .executeTakeFirst();
+  // Made by another engine that starts for the first time just now.
+  if (!tenant) return (await found())!;
   await ensureOwner(trx, newId, tenant.id, {});
   return tenant;
+}
+
+/** Every database has one from the end of its first start on. */
+export async function hasTenants(db: Conn): Promise<boolean> {
+  return (await db.selectFrom('tenants').select('id').limit(1).executeTakeFirst()) !== undefined;
 }
 
 export async function getTenant(db: Conn, id: string): Promise<Tenant | undefined> {

@@ -248,21 +248,28 @@ export async function insertDelivery(
   return made;
 }
 
-/** The oldest pending one, whether its time has come or not. */
-export async function nextDelivery(db: Conn, webhook_id: string): Promise<Delivery | undefined> {
+/** The oldest pending one, if its time has come by the clock of the database, as in `dueWebhookIds`. */
+export async function dueDelivery(db: Conn, webhook_id: string): Promise<Delivery | undefined> {
   return db
-    .selectFrom('webhook_deliveries')
+    .selectFrom((eb) =>
+      eb
+        .selectFrom('webhook_deliveries')
+        .selectAll()
+        .where('webhook_id', '=', webhook_id)
+        .where('state', '=', 'pending')
+        .orderBy('position')
+        .limit(1)
+        .as('oldest'),
+    )
     .selectAll()
-    .where('webhook_id', '=', webhook_id)
-    .where('state', '=', 'pending')
-    .orderBy('position')
-    .limit(1)
+    .where('next_attempt_at', '<=', sql<Date>`clock_timestamp()`)
     .executeTakeFirst();
 }
 
 export interface Attempted {
   state: Delivery['state'];
-  next_attempt_at: Date | null;
+  /** Until the next attempt; null when there is none. */
+  wait_ms: number | null;
   response_status: number | null;
   response_excerpt: string | null;
   error_message: string | null;
@@ -270,13 +277,15 @@ export interface Attempted {
 }
 
 export async function recordAttempt(db: Conn, id: string, of: Attempted): Promise<void> {
-  const { next_attempt_at, ...rest } = of;
+  const { wait_ms, ...rest } = of;
   await db
     .updateTable('webhook_deliveries')
     .set({
       ...rest,
       attempts: sql<number>`attempts + 1`,
-      ...(next_attempt_at === null ? { finished_at: new Date() } : { next_attempt_at }),
+      ...(wait_ms === null
+        ? { finished_at: sql<Date>`clock_timestamp()` }
+        : { next_attempt_at: sql<Date>`clock_timestamp() + ${`${wait_ms} milliseconds`}::interval` }),
     })
     .where('id', '=', id)
     .execute();
