@@ -25,8 +25,10 @@ export async function acceptVerify(
     );
   const release = await releaseById(ctx.db, version.release_id);
   const { source_key } = await versionSecrets(ctx.db, version.id);
-  const source_gone = await holdObjects(ctx.db, ctx.objects, [{ key: source_key, kind: 'source' }]);
-  const gone = release.collected_at ?? (await holdObjects(ctx.db, ctx.objects, objectsOfRelease(release)));
+  const { source_gone, gone } = await ctx.db.transaction().execute(async (trx) => ({
+    source_gone: await holdObjects(trx, ctx.objects, [{ key: source_key, kind: 'source' }]),
+    gone: release.collected_at ?? (await holdObjects(trx, ctx.objects, objectsOfRelease(release))),
+  }));
   if (source_gone !== null || gone !== null)
     throw new KilnError(
       'ARTIFACT_GONE',

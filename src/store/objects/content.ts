@@ -24,10 +24,12 @@ export async function isWhatKeySays(key: string, file: string): Promise<boolean>
   return hash.digest('hex') === digest;
 }
 
+/** What cannot be unpacked, or not even read. */
 function isDamage(error: unknown): boolean {
-  return /^(ZSTD_|Z_|ERR_ZSTD|ERR_ZLIB)/.test((error as NodeJS.ErrnoException).code ?? '');
+  return /^(ZSTD_|Z_|ERR_ZSTD|ERR_ZLIB|EIO$)/.test((error as NodeJS.ErrnoException).code ?? '');
 }
 
+/** `other` may be damaged. */
 export async function areSameBytes(one: string, other: string): Promise<boolean> {
   await using a = await open(one);
   await using b = await open(other);
@@ -35,10 +37,11 @@ export async function areSameBytes(one: string, other: string): Promise<boolean>
   if (size !== (await b.stat()).size) return false;
   const buffers = [Buffer.allocUnsafe(CHUNK_BYTES), Buffer.allocUnsafe(CHUNK_BYTES)] as const;
   for (let at = 0; at < size; ) {
-    const [of_a, of_b] = await Promise.all([
-      a.read(buffers[0], 0, CHUNK_BYTES, at),
-      b.read(buffers[1], 0, CHUNK_BYTES, at),
-    ]);
+    const of_a = await a.read(buffers[0], 0, CHUNK_BYTES, at);
+    const of_b = await b.read(buffers[1], 0, CHUNK_BYTES, at).catch((error) => {
+      if (!isDamage(error)) throw error;
+      return { bytesRead: 0 };
+    });
     const length = Math.min(of_a.bytesRead, of_b.bytesRead);
     if (length === 0 || buffers[0].compare(buffers[1], 0, length, 0, length) !== 0) return false;
     at += length;
