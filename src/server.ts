@@ -58,13 +58,18 @@ export class Closers {
 export async function startServer(config: Config, hooks: Hooks): Promise<Server> {
   const started_ms = performance.now();
   const closers = new Closers();
-  const folders = await makeFolders(config.data_dir);
+  const left_open: string[] = [];
+  const folders = await makeFolders(config.data_dir, (dir) => left_open.push(dir));
   const lock = lockFolder(config.data_dir, apiUrl(config));
   closers.add(() => lock.release());
   const secrets = new KnownSecrets();
   const file = path.join(folders.data, 'logs', 'engine.log');
   const redact = (text: string) => secrets.redact(text);
   const say = engineLog({ file, level: config.log_level, redact, also: hooks.say });
+  for (const dir of left_open)
+    say('warn', 'other users of this machine may look into a folder: run `chmod 700` on it as its owner', {
+      dir,
+    });
   try {
     const parts = { config, hooks, folders, say, secrets, closers };
     const { machines, database } = await openParts(config, hooks, folders, say, closers);

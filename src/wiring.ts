@@ -86,7 +86,7 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
   closers.add(() => engine.stop()); // also of what a start that fails had begun
   await engine.start();
   const app = createApi(apiDeps(config, ctx, engine));
-  const api = await listening('api', config.api, () => serveApi(app, config.api));
+  const api = await listening('api', config.api, () => serveApi(app, config.api, { newId, log: say }));
   closers.add(() => api.close());
   const warnings = driver.name === 'process' ? [PROCESS_WARNING] : [];
   if (!listensOnLoopbackOnly(config))

@@ -1,8 +1,10 @@
 /** Sandboxes on a real engine: what commands print, files and events as they happen, snapshots that are published. */
 import assert from 'node:assert/strict';
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Json } from './support/client.ts';
 import { tempDir } from './support/folders.ts';
 import { type Kiln, startKiln } from './support/kiln.ts';
@@ -186,4 +188,47 @@ test('a snapshot is published as it was, by a fork that is gone before the build
   assert.equal((await kiln.settled(deployment_id, version_id)).state, 'ready');
   const deployment = await kiln.ask('GET', `/deployments/${deployment_id}`);
   assert.equal((await kiln.get(deployment)).body, '<h1>then</h1>');
+});
+
+test('pausing and destroying a sandbox ends what runs in it', async () => {
+  for (const [method, end, state] of [
+    ['POST', '/pause', 'paused'],
+    ['POST', '/stop', 'paused'],
+    ['DELETE', '', 'destroyed'],
+  ] as const) {
+    const { id } = await kiln.ask('POST', '/sandboxes', {});
+    const at = `/sandboxes/${id}`;
+    let is_over = false;
+    // What the command started itself goes as well: it writes on where nobody waits for it.
+    const command = 'while :; do echo x >> beats; sleep 0.05; done & echo started; sleep 600';
+    const running = kiln.ask('POST', `${at}/exec`, { command, timeout: 600 }).finally(() => {
+      is_over = true;
+    });
+    await frames(`${at}/logs/stream`, (all) => all.some(({ line }) => line === 'started'));
+    await kiln.ask(method, at + end, method === 'POST' ? {} : undefined);
+    const ended = await running;
+    assert.equal(is_over, true);
+    assert.deepEqual([ended.reason, ended.exit_code], ['killed', 137], end);
+    const folder = path.join(kiln.data_dir, 'sandboxes', id);
+    if (state === 'destroyed') {
+      assert.equal(existsSync(folder), false, 'the folder is gone and nobody makes it anew');
+      continue;
+    }
+    assert.equal((await kiln.ask('GET', at)).state, 'paused');
+    const { size } = await stat(path.join(folder, 'workspace/beats'));
+    await pause(300);
+    assert.equal((await stat(path.join(folder, 'workspace/beats'))).size, size, 'nothing writes any more');
+    await kiln.ask('POST', `${at}/resume`, {});
+    assert.equal((await kiln.ask('POST', `${at}/exec`, { command: 'echo again' })).stdout, 'again\n');
+  }
+});
+
+test('a command that begins while its sandbox goes does not outlive it', async () => {
+  const { id } = await kiln.ask('POST', '/sandboxes', {});
+  const body = { command: 'echo x > late; sleep 600', timeout: 600 };
+  const execs = Array.from({ length: 5 }, () => kiln.call('POST', `/sandboxes/${id}/exec`, body));
+  await kiln.ask('DELETE', `/sandboxes/${id}`);
+  for (const answer of await Promise.all(execs))
+    assert.ok(answer.status === 409 || answer.json.exit_code === 137, JSON.stringify(answer.json));
+  assert.equal(existsSync(path.join(kiln.data_dir, 'sandboxes', id)), false);
 });

@@ -365,7 +365,7 @@ describe('the rest', () => {
   });
 
   test('over a socket: health, documents, an upload too large, and a close that ends streams', async () => {
-    const served = await serveApi(api.app, { host: '127.0.0.1', port: 0 });
+    const served = await serveApi(api.app, { host: '127.0.0.1', port: 0 }, api.deps);
     const json = async (at: string): Promise<Json> => (await fetch(served.url + at)).json();
     assert.equal((await json('/health')).status, 'ok');
     assert.equal((await json('/openapi.json')).openapi, '3.1.0');
@@ -388,6 +388,6 @@ describe('the rest', () => {
     const reading = readFrames(stream).catch(() => 'ended');
     await served.close();
     assert.ok(await reading);
-    await assert.rejects(serveApi(api.app, { host: '192.0.2.1', port: 1 }));
+    await assert.rejects(serveApi(api.app, { host: '192.0.2.1', port: 1 }, api.deps));
   });
 });

@@ -13,6 +13,7 @@ import { makeEventHub } from './event-hub.ts';
 import { mountMcp } from './mcp.ts';
 import { type Server, serveRoute } from './mount.ts';
 import { API_BASE, openApiDocument } from './openapi.ts';
+import { makePlaces } from './places.ts';
 import { ENDPOINTS } from './routes.ts';
 
 export type { ApiDeps } from './call.ts';
@@ -26,6 +27,7 @@ export function createApi(deps: ApiDeps): OpenAPIHono {
     deps,
     authenticator: makeAuthenticator(deps),
     events: makeEventHub(deps.database),
+    places: makePlaces(),
   };
   const ids = new WeakMap<Request, string>();
   const idOf = (c: Context) => {
@@ -38,6 +40,8 @@ export function createApi(deps: ApiDeps): OpenAPIHono {
   app.use(async (c, next) => {
     await next();
     c.res.headers.set('x-request-id', idOf(c));
+    // Hono answers HEAD by what GET answers, and drops the body unread: a stream would wait for its reader for ever.
+    if (c.req.raw.method === 'HEAD') await c.res.body?.cancel().catch(() => {});
   });
   app.onError((error, c) => respondError(error, idOf(c), c.req.raw, deps.log));
   app.notFound((c) => respondError(noSuchRoute(c), idOf(c), c.req.raw, deps.log));

@@ -7,7 +7,7 @@ import * as contract from './contract/build.ts';
 import { findDeployment, iso, notFound, pageOf } from './find.ts';
 import { followBuild, readLines, textOf } from './log.ts';
 import { buildLogUri } from './release.ts';
-import { eventStream, streamError, wantsStream } from './sse.ts';
+import { eventStream, wantsStream } from './sse.ts';
 
 function presentBuild(b: Build, deployment: Deployment): contract.BuildView {
   const duration_ms = b.started_at && b.finished_at ? b.finished_at.getTime() - b.started_at.getTime() : null;
@@ -59,11 +59,7 @@ export const buildHandlers: Mounted[] = [
     const deployment = await findDeployment(call, call.params.id);
     const build = await findBuild(call, deployment.id, call.params.build_id);
     if (wantsStream(call.request))
-      return eventStream(
-        call.request,
-        (send, signal) => followBuild(call, build.id, build.version_id, send, signal),
-        streamError(call),
-      );
+      return eventStream(call, (send, signal) => followBuild(call, build.id, build.version_id, send, signal));
     const tail = call.query.lines ?? 1000;
     const lines = await readLines(call.deps.engine.buildLogPath(build.id), 'build', build.id, tail);
     return data({

@@ -8,6 +8,7 @@ import type { Vault } from '../store/vault.ts';
 import type { Route } from './contract/route.ts';
 import type { Resolver } from './dns.ts';
 import type { EventHub } from './event-hub.ts';
+import type { Places } from './places.ts';
 
 export interface ApiDeps {
   engine: Engine;
@@ -66,6 +67,7 @@ export interface Call<P, Q, B> {
   idempotency: Idempotency | null;
   deps: ApiDeps;
   events: EventHub;
+  places: Places;
 }
 
 /** Any call; what shared look-ups take. */

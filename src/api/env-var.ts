@@ -1,6 +1,6 @@
 /** Environment variables of a deployment: set, shown as previews, removed. */
 import { isPublicName, looksSecret } from '../domain/env-var.ts';
-import { type EnvPreview, listEnvPreviews } from '../store/env-var.ts';
+import { type EnvPreview, listEnvPreviews, readEnvVars } from '../store/env-var.ts';
 import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/env-var.ts';
 import { checkEnv, ENV_VARS } from './env-input.ts';
@@ -68,6 +68,10 @@ export const envVarHandlers: Mounted[] = [
     const added = wanted.filter((v) => !before.has(v.name)).length;
     if (before.size + added > ENV_VARS)
       throw invalidFields({ env: [`would make ${before.size + added} variables; the limit is ${ENV_VARS}`] });
+    const { database, vault } = call.deps;
+    const stored = await readEnvVars(database.db, vault, deployment.id, environment);
+    const values = [...stored, ...wanted].map((v) => [v.name, v.value]);
+    checkEnv(Object.fromEntries(values), 'env'); // all of them together, as programs will get them
     await call.deps.engine.setEnv(
       deployment,
       wanted.map((v) => ({

@@ -12,10 +12,7 @@ export function respondError(
 ): Response {
   const known = error instanceof KilnError;
   const code = known ? error.code : 'INTERNAL_ERROR';
-  const { status, wire } = ERROR_CODES[code];
-  const message = known
-    ? error.message
-    : `The engine met a fault it did not expect. Its log has it under ${request_id}; trying again may help.`;
+  const { status } = ERROR_CODES[code];
   if (status >= 500 && !request.signal.aborted)
     log('error', known ? error.message : 'unexpected fault', {
       request_id,
@@ -24,6 +21,17 @@ export function respondError(
       code,
       stack: error instanceof Error ? stackOf(error) : String(error),
     });
+  return errorAnswer(error, request_id);
+}
+
+/** The answer alone, also for what never became a request. */
+export function errorAnswer(error: unknown, request_id: string): Response {
+  const known = error instanceof KilnError;
+  const code = known ? error.code : 'INTERNAL_ERROR';
+  const { status, wire } = ERROR_CODES[code];
+  const message = known
+    ? error.message
+    : `The engine met a fault it did not expect. Its log has it under ${request_id}; trying again may help.`;
   const details = known ? error.details : undefined;
   const retry_after = code === 'RATE_LIMITED' ? Number(details?.retry_after ?? 1) : undefined;
   const body: ErrorBody = {

@@ -7,7 +7,7 @@ import { streamEvents } from './contract/event.ts';
 import { streamSandboxEvents } from './contract/sandbox-stream.ts';
 import { invalidFields } from './errors.ts';
 import { findSandbox } from './find.ts';
-import { eventStream, type Send, streamError } from './sse.ts';
+import { eventStream, type Send } from './sse.ts';
 
 const BATCH = 200;
 /** Looked at this often even when no notification comes. */
@@ -104,9 +104,5 @@ async function stream(
 ): Promise<Response> {
   const last_id = call.request.headers.get('last-event-id') ?? last_event_id ?? null;
   const after = await startAt(call, last_id, from_start);
-  return eventStream(
-    call.request,
-    (send, signal) => follow(call, wanted, after, send, signal),
-    streamError(call),
-  );
+  return eventStream(call, (send, signal) => follow(call, wanted, after, send, signal));
 }

@@ -1,16 +1,16 @@
 /** Commands in a sandbox, inside the isolation driver; ended when the caller hangs up. */
-import path from 'node:path';
 import { StringDecoder } from 'node:string_decoder';
 import { KilnError } from '../domain/errors.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Engine } from '../engine/engine.ts';
-import { resolveInside } from '../source/paths.ts';
+import { followInside, insideWorkspace } from '../source/paths.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
 import { type ExecBody, execSandbox, streamExec } from './contract/exec.ts';
 import { checkEnv } from './env-input.ts';
+import { gone } from './file.ts';
 import { usable } from './find.ts';
 import { openSandboxEnv } from './sandbox-env.ts';
-import { eventStream, type Send, streamError } from './sse.ts';
+import { eventStream, type Send } from './sse.ts';
 
 const DEFAULT_TIMEOUT_S = 120;
 /** Kept of each of stdout and stderr in an answer. */
@@ -32,11 +32,16 @@ interface Prepared {
 /** Everything that can be wrong with the request, before anything starts or an answer begins. */
 async function prepare(call: AnyCall, sandbox_id: string, body: ExecBody): Promise<Prepared> {
   const sandbox = await usable(call, sandbox_id);
-  const root = await resolveInside(await call.deps.engine.workspaceDir(sandbox), '.');
-  const cwd = await resolveInside(root, body.cwd ?? body.dir ?? '/workspace');
+  const root = await call.deps.engine.workspaceDir(sandbox);
+  const asked = body.cwd ?? body.dir ?? '/workspace';
+  const cwd = await insideWorkspace(root, async (folders) => {
+    const folder = followInside(folders, asked);
+    folders.at(folder); // it is there, and a folder
+    return folder;
+  }).catch((error) => gone(asked, error));
   const own = checkEnv(body.env ?? {}, 'env');
   const env = { ...(await openSandboxEnv(call.deps, sandbox.id)), ...own };
-  return { sandbox, cwd: path.relative(root, cwd) || '.', env };
+  return { sandbox, cwd: cwd || '.', env };
 }
 
 async function start(call: AnyCall, of: Prepared, body: ExecBody, on_output: OnOutput): Promise<Machine> {
@@ -149,10 +154,6 @@ export const execHandlers: Mounted[] = [
   handle(execSandbox, (call) => exec(call, call.params.id, call.body)),
   handle(streamExec, async (call) => {
     const of = await prepare(call, call.params.id, call.body);
-    return eventStream(
-      call.request,
-      (send, signal) => stream(call, of, call.body, send, signal),
-      streamError(call),
-    );
+    return eventStream(call, (send, signal) => stream(call, of, call.body, send, signal));
   }),
 ];

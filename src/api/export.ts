@@ -7,12 +7,13 @@ import { Readable } from 'node:stream';
 import { createGzip } from 'node:zlib';
 import { KilnError } from '../domain/errors.ts';
 import { ArtifactTooLarge, packTree, TreeUnreadable } from '../source/pack.ts';
-import { openInside, resolveInside } from '../source/paths.ts';
+import { followInside, insideWorkspace, openInside, shownPath } from '../source/paths.ts';
+import type { Folders } from '../source/tree.ts';
 import { tooLarge } from './body.ts';
 import { type AnyCall, data, handle, type Mounted } from './call.ts';
 import * as contract from './contract/export.ts';
 import { invalidFields } from './errors.ts';
-import { gone, shown, workspaceOf } from './file.ts';
+import { gone, workspaceOf } from './file.ts';
 import { findSandbox } from './find.ts';
 import { API_BASE } from './openapi.ts';
 
@@ -25,22 +26,24 @@ interface Chosen {
   is_dir: boolean;
 }
 
-async function choose(root: string, asked: string[]): Promise<Chosen[]> {
+async function choose(folders: Folders, asked: string[]): Promise<Chosen[]> {
   if (asked.length === 0)
     throw new KilnError('MISSING_PARAM', 'Say what to export: `path`, or `paths[]` once for each.');
   if (asked.length > contract.MAX_PATHS)
     throw invalidFields({ 'paths[]': [`must be at most ${contract.MAX_PATHS}`] });
-  return Promise.all(
-    asked.map(async (one) => {
-      const real = await resolveInside(root, one);
-      const stats = await lstat(real).catch((error) => gone(one, error));
-      if (!stats.isFile() && !stats.isDirectory())
-        throw new KilnError('CONFLICT', `${JSON.stringify(one)} is neither a file nor a folder.`);
-      const relative = path.relative(root, real);
-      return { relative, path: shown(root, real), size_bytes: stats.size, is_dir: stats.isDirectory() };
-    }),
-  );
+  const chosen: Chosen[] = [];
+  for (const one of asked) {
+    const relative = followInside(folders, one);
+    const stats = await look(folders, relative).catch((error) => gone(one, error));
+    if (!stats.isFile() && !stats.isDirectory())
+      throw new KilnError('CONFLICT', `${JSON.stringify(one)} is neither a file nor a folder.`);
+    const is_dir = stats.isDirectory();
+    chosen.push({ relative, path: shownPath(relative), size_bytes: stats.size, is_dir });
+  }
+  return chosen;
 }
+
+const look = async (folders: Folders, relative: string) => lstat(folders.entry(relative));
 
 const nameOf = (chosen: Chosen) => (chosen.relative === '' ? 'workspace' : path.basename(chosen.relative));
 
@@ -51,8 +54,7 @@ async function describe(
   said: { label?: string | null; filename?: string | null },
 ): Promise<contract.ExportView> {
   const { id } = await findSandbox(call, sandbox_id);
-  const root = await resolveInside(await workspaceOf(call, id), '.');
-  const chosen = await choose(root, asked);
+  const chosen = await insideWorkspace(await workspaceOf(call, id), (folders) => choose(folders, asked));
   const address = (query: [string, string][]) =>
     `${API_BASE}/sandboxes/${id}/exports/download?${new URLSearchParams(query)}`;
   const archive: [string, string][] = chosen.map((one) => ['paths[]', one.path]);
@@ -78,18 +80,17 @@ async function download(call: AnyCall, sandbox_id: string, filename: string | un
   const query = new URL(call.request.url).searchParams;
   const single = query.get('path');
   const asked = single === null ? [...query.getAll('paths[]'), ...query.getAll('paths')] : [single];
-  const root = await resolveInside(await workspaceOf(call, sandbox_id), '.');
-  const chosen = await choose(root, asked);
-  const first = chosen[0]!;
-  if (single !== null && !first.is_dir) return sendFile(root, first, filename ?? nameOf(first));
-  const usual = chosen.length === 1 ? `${nameOf(first)}.tar.gz` : `${sandbox_id}.tar.gz`;
-  return sendArchive(call, root, chosen, filename ?? usual);
+  return insideWorkspace(await workspaceOf(call, sandbox_id), async (folders) => {
+    const chosen = await choose(folders, asked);
+    const first = chosen[0]!;
+    if (single !== null && !first.is_dir) return sendFile(folders, first, filename ?? nameOf(first));
+    const usual = chosen.length === 1 ? `${nameOf(first)}.tar.gz` : `${sandbox_id}.tar.gz`;
+    return sendArchive(call, folders.root, chosen, filename ?? usual);
+  });
 }
 
-async function sendFile(root: string, { relative }: Chosen, filename: string): Promise<Response> {
-  const file = await openInside(root, relative, constants.O_RDONLY).catch((error) =>
-    error instanceof KilnError ? Promise.reject(error) : gone(relative, error),
-  );
+async function sendFile(folders: Folders, of: Chosen, filename: string): Promise<Response> {
+  const file = await openInside(folders, of.path, constants.O_RDONLY).catch((error) => gone(of.path, error));
   const { size } = await file.stat();
   // Not a byte more than announced, should the file grow meanwhile.
   const bytes = size === 0 ? Readable.from([]) : file.createReadStream({ start: 0, end: size - 1 });

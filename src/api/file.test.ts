@@ -223,6 +223,7 @@ describe('exec', () => {
     );
     assert.match((await exec({ command: 'pwd', dir: 'sub' })).body.stdout, /\/sub\n$/);
     assert.equal((await exec({})).status, 422);
+    assert.equal((await exec({ command: 'true', cwd: 'nowhere' })).status, 404);
     assert.equal((await exec({ command: 'true', env: { 'A-B': '1' } })).status, 422);
   });
 

@@ -1,28 +1,23 @@
-/** Files of a sandbox. Code in the workspace may be hostile and running: every path goes through source/paths.ts. */
+/** Files of a sandbox. Code in the workspace may be hostile and running: everything is reached through open folders. */
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { lstat, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { lstat, open, readdir, rename, rm, rmdir, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { KilnError } from '../domain/errors.ts';
-import { openInside, resolveInside } from '../source/paths.ts';
+import { followInside, insideWorkspace, openInside, relativePath, shownPath } from '../source/paths.ts';
+import { removeInside } from '../source/remove.ts';
+import type { Folders } from '../source/tree.ts';
 import { tooLarge } from './body.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/file.ts';
 import { invalidFields } from './errors.ts';
 import { usable } from './find.ts';
 
-const WORKSPACE = '/workspace';
 /** Entries of one listing or tree. */
 const ENTRIES = 10_000;
 
 export async function workspaceOf(call: AnyCall, sandbox_id: string): Promise<string> {
   return call.deps.engine.workspaceDir(await usable(call, sandbox_id));
-}
-
-/** How the caller sees a path: `/workspace/…`. */
-export function shown(root: string, real: string): string {
-  const relative = path.relative(root, real);
-  return relative === '' ? WORKSPACE : `${WORKSPACE}/${relative}`;
 }
 
 export function gone(user_path: string, error: unknown): never {
@@ -42,40 +37,37 @@ function decode(content: string, field: string, max_bytes: number): Buffer {
   return bytes;
 }
 
-/** Whole or not at all: a neighbour is written and renamed over the old one. */
+/** Whole or not at all: a neighbour is written and renamed over the old one, both in the folder that was opened. */
 async function write(root: string, user_path: string, bytes: Buffer): Promise<string> {
-  const target = await resolveInside(root, user_path);
-  const real_root = await resolveInside(root, '.');
-  if (target === real_root) throw new KilnError('CONFLICT', `${WORKSPACE} itself is a folder.`);
-  try {
-    await mkdir(path.dirname(target), { recursive: true });
-    const kept = await lstat(target).catch(() => null);
+  const put = async (folders: Folders): Promise<string> => {
+    const target = followInside(folders, user_path);
+    if (target === '') throw new KilnError('CONFLICT', `${shownPath('')} itself is a folder.`);
+    const at = folders.entry(target);
+    const kept = await lstat(at).catch(() => null);
     if (kept?.isDirectory()) throw new KilnError('CONFLICT', `${JSON.stringify(user_path)} is a folder.`);
     const mode = kept?.isFile() ? kept.mode & 0o777 : 0o644;
-    const neighbour = path.join(path.dirname(target), `.kiln-${randomBytes(6).toString('hex')}`);
-    const { O_WRONLY, O_CREAT, O_EXCL } = constants;
-    const file = await openInside(
-      real_root,
-      path.relative(real_root, neighbour),
-      O_WRONLY | O_CREAT | O_EXCL,
-      mode,
-    );
+    const neighbour = path.join(path.dirname(at), `.kiln-${randomBytes(6).toString('hex')}`);
+    const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+    const file = await open(neighbour, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
     try {
       await file.writeFile(bytes);
       await file.close();
-      await rename(neighbour, target);
+      await rename(neighbour, at);
     } catch (error) {
       await file.close().catch(() => {});
       await rm(neighbour, { force: true });
       throw error;
     }
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOTDIR' || code === 'EEXIST')
+    return shownPath(target);
+  };
+  return insideWorkspace(root, put, { create: true }).catch((error) => {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOTDIR' || code === 'EEXIST' || code === 'EISDIR' || code === 'ELOOP')
       throw new KilnError('CONFLICT', `A part of ${JSON.stringify(user_path)} is a file, not a folder.`);
+    if (code === 'ENOENT')
+      throw new KilnError('CONFLICT', `A folder of ${JSON.stringify(user_path)} went away; write it again.`);
     throw error;
-  }
-  return shown(real_root, target);
+  });
 }
 
 async function writeOne(call: AnyCall, sandbox_id: string, at: string, bytes: Buffer): Promise<Reply> {
@@ -108,23 +100,24 @@ async function writeMany(
 
 interface Seen {
   name: string;
-  real: string;
+  /** Relative to the workspace. */
+  rel: string;
   size: number;
   is_dir: boolean;
   modified_at: string;
 }
 
 /** Entries by name; links are shown as what they are (neither followed nor counted as folders). */
-async function readFolder(real: string): Promise<Seen[]> {
-  const names = (await readdir(real)).sort();
+async function readFolder(folders: Folders, folder: string): Promise<Seen[]> {
+  const at = folders.at(folder);
+  const names = (await readdir(at)).sort();
   const seen = await Promise.all(
-    names.slice(0, ENTRIES + 1).map(async (name) => {
-      const at = path.join(real, name);
-      const stats = await lstat(at).catch(() => null);
+    names.slice(0, ENTRIES + 1).map(async (name): Promise<Seen | null> => {
+      const stats = await lstat(`${at}/${name}`).catch(() => null);
       return (
         stats && {
           name,
-          real: at,
+          rel: folder === '' ? name : `${folder}/${name}`,
           size: stats.size,
           is_dir: stats.isDirectory(),
           modified_at: stats.mtime.toISOString(),
@@ -135,93 +128,101 @@ async function readFolder(real: string): Promise<Seen[]> {
   return seen.filter((entry) => entry !== null);
 }
 
-async function list(
+/** Work on what a user's path names; what is not there, or has become something else meanwhile, is said so. */
+async function at<T>(
   call: AnyCall,
   sandbox_id: string,
-  query: { path?: string; depth?: number },
-): Promise<Reply> {
-  const root = await resolveInside(await workspaceOf(call, sandbox_id), '.');
-  const asked = query.path ?? WORKSPACE;
-  const folder = await resolveInside(root, asked);
-  const entries: { name: string; path: string; size: number; is_dir: boolean; modified_at: string }[] = [];
-  let truncated = false;
-  const visit = async (at: string, depth: number): Promise<void> => {
-    for (const { real, ...entry } of await readFolder(at)) {
-      if (entries.length >= ENTRIES) {
-        truncated = true;
-        return;
-      }
-      entries.push({ ...entry, path: shown(root, real) });
-      if (entry.is_dir && depth > 1) await visit(real, depth - 1).catch(() => {});
-    }
-  };
-  await visit(folder, query.depth ?? 1).catch((error) => gone(asked, error));
-  return reply({ path: shown(root, folder), entries, truncated });
+  user_path: string,
+  work: (folders: Folders, rel: string) => Promise<T>,
+): Promise<T> {
+  return insideWorkspace(await workspaceOf(call, sandbox_id), (folders) =>
+    work(folders, followInside(folders, user_path)),
+  ).catch((error) => gone(user_path, error));
 }
 
-async function tree(
-  call: AnyCall,
-  sandbox_id: string,
-  query: { path?: string; depth?: number },
-): Promise<Reply> {
-  const root = await resolveInside(await workspaceOf(call, sandbox_id), '.');
-  const asked = query.path ?? WORKSPACE;
-  let left = ENTRIES;
-  const node = async (real: string, depth: number): Promise<contract.TreeNode> => {
-    const stats = await lstat(real);
-    const is_dir = stats.isDirectory();
-    const children: contract.TreeNode[] = [];
-    if (is_dir && depth > 0)
-      for (const entry of await readFolder(real)) {
-        if (left-- <= 0) break;
-        const child = await node(entry.real, depth - 1).catch(() => null);
-        if (child) children.push(child);
+interface Asked {
+  path?: string;
+  depth?: number;
+}
+
+function list(call: AnyCall, sandbox_id: string, query: Asked): Promise<Reply> {
+  return at(call, sandbox_id, query.path ?? shownPath(''), async (folders, folder) => {
+    const entries: (Omit<Seen, 'rel'> & { path: string })[] = [];
+    let truncated = false;
+    const visit = async (below: string, depth: number): Promise<void> => {
+      for (const { rel, ...entry } of await readFolder(folders, below)) {
+        if (entries.length >= ENTRIES) {
+          truncated = true;
+          return;
+        }
+        entries.push({ ...entry, path: shownPath(rel) });
+        if (entry.is_dir && depth > 1) await visit(rel, depth - 1).catch(() => {});
       }
-    return {
-      path: shown(root, real),
-      name: real === root ? 'workspace' : path.basename(real),
-      type: is_dir ? 'dir' : 'file',
-      size: stats.size,
-      modified_at: stats.mtime.toISOString(),
-      ...(is_dir ? { children } : {}),
     };
-  };
-  const real = await resolveInside(root, asked);
-  return reply(await node(real, query.depth ?? 3).catch((error) => gone(asked, error)));
+    await visit(folder, query.depth ?? 1);
+    return reply({ path: shownPath(folder), entries, truncated });
+  });
 }
 
-async function stat(call: AnyCall, sandbox_id: string, user_path: string): Promise<Reply> {
-  const root = await resolveInside(await workspaceOf(call, sandbox_id), '.');
-  const real = await resolveInside(root, user_path);
-  const stats = await lstat(real).catch((error) => gone(user_path, error));
-  return reply({
-    path: shown(root, real),
-    size: stats.size,
-    is_dir: stats.isDirectory(),
-    mode: stats.mode & 0o7777,
-    modified_at: stats.mtime.toISOString(),
+function tree(call: AnyCall, sandbox_id: string, query: Asked): Promise<Reply> {
+  return at(call, sandbox_id, query.path ?? shownPath(''), async (folders, top) => {
+    let left = ENTRIES;
+    const node = async (of: Omit<Seen, 'name'>, depth: number): Promise<contract.TreeNode> => {
+      const { rel, is_dir, size, modified_at } = of;
+      const children: contract.TreeNode[] = [];
+      if (is_dir && depth > 0)
+        for (const entry of await readFolder(folders, rel)) {
+          if (left-- <= 0) break;
+          const child = await node(entry, depth - 1).catch(() => null);
+          if (child) children.push(child);
+        }
+      return {
+        path: shownPath(rel),
+        name: path.basename(shownPath(rel)),
+        type: is_dir ? 'dir' : 'file',
+        size,
+        modified_at,
+        ...(is_dir ? { children } : {}),
+      };
+    };
+    const stats = await lstat(folders.entry(top));
+    const modified_at = stats.mtime.toISOString();
+    const seen = { rel: top, is_dir: stats.isDirectory(), size: stats.size, modified_at };
+    return reply(await node(seen, query.depth ?? 3));
+  });
+}
+
+function stat(call: AnyCall, sandbox_id: string, user_path: string): Promise<Reply> {
+  return at(call, sandbox_id, user_path, async (folders, rel) => {
+    const stats = await lstat(folders.entry(rel));
+    return reply({
+      path: shownPath(rel),
+      size: stats.size,
+      is_dir: stats.isDirectory(),
+      mode: stats.mode & 0o7777,
+      modified_at: stats.mtime.toISOString(),
+    });
   });
 }
 
 /** A whole file, of at most `file_bytes`; anything but a plain file is refused. */
-async function read(
+function read(
   call: AnyCall,
   sandbox_id: string,
   user_path: string,
 ): Promise<{ path: string; bytes: Buffer }> {
-  const root = await resolveInside(await workspaceOf(call, sandbox_id), '.');
-  const real = await resolveInside(root, user_path);
-  const file = await openInside(root, user_path, constants.O_RDONLY).catch((error) =>
-    error instanceof KilnError ? Promise.reject(error) : gone(user_path, error),
-  );
-  try {
-    const stats = await file.stat();
-    if (!stats.isFile()) throw new KilnError('CONFLICT', `${JSON.stringify(user_path)} is not a plain file.`);
-    if (stats.size > call.deps.limits.file_bytes) throw tooLarge(call.deps.limits.file_bytes);
-    return { path: shown(root, real), bytes: await file.readFile() };
-  } finally {
-    await file.close();
-  }
+  return at(call, sandbox_id, user_path, async (folders, rel) => {
+    const file = await openInside(folders, shownPath(rel), constants.O_RDONLY);
+    try {
+      const stats = await file.stat();
+      if (!stats.isFile())
+        throw new KilnError('CONFLICT', `${JSON.stringify(user_path)} is not a plain file.`);
+      if (stats.size > call.deps.limits.file_bytes) throw tooLarge(call.deps.limits.file_bytes);
+      return { path: shownPath(rel), bytes: await file.readFile() };
+    } finally {
+      await file.close();
+    }
+  });
 }
 
 /** Callers that encode the slashes, or put a JSON content type on a GET, read JSON; the others read bytes. */
@@ -264,33 +265,32 @@ async function remove(
   user_path: string,
   recursive: boolean,
 ): Promise<Reply> {
-  const root = await resolveInside(await workspaceOf(call, sandbox_id), '.');
-  // The last part is not resolved: a link is removed itself, not what it points to.
-  const parent = await resolveInside(root, path.posix.dirname(trimmed(user_path)));
-  const target = path.join(parent, path.posix.basename(trimmed(user_path)));
-  if (target === root || !target.startsWith(`${root}/`))
+  const relative = relativePath(user_path);
+  if (relative === '')
     throw new KilnError(
       'FORBIDDEN_PATH',
       'The workspace itself cannot be removed; destroy the sandbox instead.',
     );
-  const stats = await lstat(target).catch((error) => gone(user_path, error));
-  if (!stats.isDirectory()) await rm(target, { force: true });
-  else if (recursive) await rm(target, { recursive: true, force: true });
-  else
-    await rmdir(target).catch((error) => {
-      if (error.code !== 'ENOTEMPTY') throw error;
-      throw new KilnError(
-        'CONFLICT',
-        `${JSON.stringify(user_path)} is a folder with files; send recursive=true.`,
-      );
-    });
-  return reply({ path: shown(root, target), deleted: true });
+  // The last part is not followed: a link is removed itself, not what it points to.
+  const parent = path.posix.dirname(relative);
+  return insideWorkspace(await workspaceOf(call, sandbox_id), async (folders) => {
+    const target = path.posix.join(followInside(folders, parent), path.posix.basename(relative));
+    await removeEntry(folders, target, recursive);
+    return reply({ path: shownPath(target), deleted: true });
+  }).catch((error) => gone(user_path, error));
 }
 
-/** Without dots and a trailing slash; `.` and `..` at the end must not become a name. */
-function trimmed(user_path: string): string {
-  const normal = path.posix.normalize(user_path).replace(/(.)\/$/, '$1');
-  return normal === '.' || normal === '/' ? WORKSPACE : normal;
+async function removeEntry(folders: Folders, target: string, recursive: boolean): Promise<void> {
+  const at = folders.entry(target);
+  if (!(await lstat(at)).isDirectory()) return unlink(at);
+  if (recursive) return removeInside(folders, target);
+  await rmdir(at).catch((error) => {
+    if (error.code !== 'ENOTEMPTY') throw error;
+    throw new KilnError(
+      'CONFLICT',
+      `${JSON.stringify(shownPath(target))} is a folder with files; send recursive=true.`,
+    );
+  });
 }
 
 export const fileHandlers: Mounted[] = [

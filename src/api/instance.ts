@@ -9,7 +9,7 @@ import * as contract from './contract/instance.ts';
 import { findDeployment, iso, notFound, pageOf } from './find.ts';
 import { followInstance, readLines, textOf } from './log.ts';
 import { serviceId } from './service.ts';
-import { eventStream, streamError, wantsStream } from './sse.ts';
+import { eventStream, wantsStream } from './sse.ts';
 
 const logPath = (i: Instance) => `/api/v1/deployments/${i.deployment_id}/runtime-instances/${i.id}/logs`;
 
@@ -81,14 +81,10 @@ export const instanceHandlers: Mounted[] = [
     const row = await find(call, deployment.id, call.params.instance_id);
     const tail = call.query.lines ?? 100;
     if (wantsStream(call.request))
-      return eventStream(
-        call.request,
-        async (send, signal) => {
-          await followInstance(call, row, tail, send, signal);
-          await send({ event: 'done', data: { type: 'done', result: { state: 'succeeded' } } });
-        },
-        streamError(call),
-      );
+      return eventStream(call, async (send, signal) => {
+        await followInstance(call, row, tail, send, signal);
+        await send({ event: 'done', data: { type: 'done', result: { state: 'succeeded' } } });
+      });
     const lines = await readLines(call.deps.engine.instanceLogPath(row.id), 'instance', row.id, tail);
     return data({
       runtime_instance_id: row.id,

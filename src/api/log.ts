@@ -8,7 +8,7 @@ import { newestVersionId, versionById } from '../store/version.ts';
 import { type AnyCall, data, handle, type Mounted } from './call.ts';
 import { getDeploymentLogs } from './contract/deployment.ts';
 import { findDeployment } from './find.ts';
-import { eventStream, type Send, streamError, wantsStream } from './sse.ts';
+import { eventStream, type Send, wantsStream } from './sse.ts';
 
 type Source = 'build' | 'instance';
 
@@ -134,11 +134,8 @@ export const logHandlers: Mounted[] = [
     const { id } = await findDeployment(call, call.params.id);
     const tail = call.query.lines ?? 100;
     if (wantsStream(call.request))
-      return eventStream(
-        call.request,
-        (send, signal) =>
-          followDeployment(call, id, { tail, follow: call.query.follow !== 'false' }, send, signal),
-        streamError(call),
+      return eventStream(call, (send, signal) =>
+        followDeployment(call, id, { tail, follow: call.query.follow !== 'false' }, send, signal),
       );
     const { engine, database } = call.deps;
     const version_id = await newestVersionId(database.db, id);

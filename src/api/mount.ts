@@ -14,11 +14,13 @@ import type { Route } from './contract/route.ts';
 import { invalid, respondError } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 import { fingerprint, keyOf, once } from './idempotency.ts';
+import { type Places, takeHeld } from './places.ts';
 
 export interface Server {
   deps: ApiDeps;
   authenticator: Authenticator;
   events: EventHub;
+  places: Places;
 }
 
 export interface Incoming {
@@ -69,7 +71,21 @@ async function answerCall(
     idempotency: null,
     deps,
     events: server.events,
+    places: server.places,
   };
+  const leave = route.holds ? takeHeld(call) : () => {};
+  try {
+    return await answerOnce(mounted, call, bytes);
+  } finally {
+    leave();
+  }
+}
+
+/** Runs the handler, or with an Idempotency-Key answers what it answered before. */
+async function answerOnce(mounted: Mounted, call: AnyCall, bytes: Buffer): Promise<Response> {
+  const { route } = mounted;
+  const { deps, request, caller } = call;
+  const url = new URL(request.url);
   const key = route.idempotent ? keyOf(request) : null;
   if (key === null) return respond(route, await mounted.handler(call), deps);
   const owner = randomUUID(); // the request's own id may be the caller's choice, and the same twice

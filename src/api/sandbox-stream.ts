@@ -1,14 +1,14 @@
 /** What happens in a sandbox as streams: lines of commands, changes of files. (Its events are in event.ts.) */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { KilnError } from '../domain/errors.ts';
-import { resolveInside } from '../source/paths.ts';
+import { shownPath } from '../source/paths.ts';
 import { changesBetween, type Look, lookAt } from '../source/watch.ts';
 import { followLog, type LogLine, readLog } from '../store/logs.ts';
 import { type AnyCall, data, handle, type Mounted } from './call.ts';
 import * as contract from './contract/sandbox-stream.ts';
 import { workspaceOf } from './file.ts';
 import { findSandbox } from './find.ts';
-import { eventStream, type Send, streamError } from './sse.ts';
+import { takeWatcher } from './places.ts';
+import { eventStream, type Send } from './sse.ts';
 import { workspacePath } from './workspace-path.ts';
 
 const LINES = 100;
@@ -16,9 +16,6 @@ const LINES = 100;
 const LOOK_MS = 400;
 const REST_PER_LOOK = 10;
 const MAX_ENTRIES = 200_000;
-/** Streams that watch files, of all sandboxes together. */
-const WATCHERS = 64;
-let watchers = 0;
 
 const frame = ({ t, s, l }: LogLine) => ({
   event: 'log_line',
@@ -68,7 +65,7 @@ async function watch(call: AnyCall, of: Watched, send: Send, signal: AbortSignal
     took_ms = performance.now() - started;
     for (const { type, path, is_dir, size_bytes } of changesBetween(before, now)) {
       if (!is_wanted(path)) continue;
-      const told = { type, event: type, path: `/workspace/${path}`, is_dir, size_bytes };
+      const told = { type, event: type, path: shownPath(path), is_dir, size_bytes };
       await send({ event: type, data: told });
     }
     before = now;
@@ -85,29 +82,19 @@ export const sandboxStreamHandlers: Mounted[] = [
   }),
   handle(contract.streamSandboxLogs, async (call) => {
     const { id } = await findSandbox(call, call.params.id);
-    return eventStream(
-      call.request,
-      (send, signal) => follow(call, id, call.query.lines ?? LINES, send, signal),
-      streamError(call),
-    );
+    return eventStream(call, (send, signal) => follow(call, id, call.query.lines ?? LINES, send, signal));
   }),
   handle(contract.watchFiles, async (call) => {
     const below = workspacePath(call.query.path ?? '.', 'path');
-    const root = await resolveInside(await workspaceOf(call, call.params.id), '.');
-    if (watchers >= WATCHERS)
-      throw new KilnError('TOO_MANY', `${WATCHERS} streams watch files already; close one first.`);
-    watchers++;
+    const root = await workspaceOf(call, call.params.id);
+    const leave = takeWatcher(call);
     try {
       // Looked at before the answer begins: whatever changes after it is told.
       const first = await lookAt(root, MAX_ENTRIES);
       const of = { sandbox_id: call.params.id, root, below, first };
-      const work = (send: Send, signal: AbortSignal) =>
-        watch(call, of, send, signal).finally(() => {
-          watchers--;
-        });
-      return eventStream(call.request, work, streamError(call));
+      return eventStream(call, (send, signal) => watch(call, of, send, signal), leave);
     } catch (error) {
-      watchers--;
+      leave();
       throw error;
     }
   }),

@@ -1,7 +1,7 @@
 /** Sandboxes: made, listed, changed, paused, destroyed; their variables. Files and commands have their own modules. */
 
 import { KilnError } from '../domain/errors.ts';
-import type { Sandbox, SandboxState } from '../domain/sandbox.ts';
+import type { Sandbox } from '../domain/sandbox.ts';
 import {
   listSandboxes,
   type SandboxChange,
@@ -45,11 +45,15 @@ function refuseDestroyed(sandbox: Sandbox): void {
     throw new KilnError('SANDBOX_NOT_RUNNING', `The sandbox ${sandbox.id} was destroyed; make a new one.`);
 }
 
-async function moveTo(call: AnyCall, id: string, to: SandboxState): Promise<Reply> {
+async function moveTo(call: AnyCall, id: string, to: 'running' | 'paused'): Promise<Reply> {
   const sandbox = await findSandbox(call, id);
   refuseDestroyed(sandbox);
   if (sandbox.state === to) return reply(presentSandbox(sandbox));
-  const row = await call.deps.database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, to));
+  const { engine, database } = call.deps;
+  const row =
+    to === 'paused'
+      ? await engine.pauseSandbox(sandbox)
+      : await database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, to));
   return reply(presentSandbox(row));
 }
 
@@ -137,11 +141,7 @@ export const sandboxHandlers: Mounted[] = [
   handle(contract.streamReadiness, async (call) => {
     const sandbox = await findSandbox(call, call.params.id);
     const event = sandbox.state === 'running' ? 'ready' : 'timeout';
-    return eventStream(
-      call.request,
-      (send) => send({ event, data: { type: event, ...readiness(sandbox) } }),
-      String,
-    );
+    return eventStream(call, (send) => send({ event, data: { type: event, ...readiness(sandbox) } }));
   }),
   handle(contract.getSandboxUsage, (call) => usage(call, call.params.id)),
   handle(contract.listSandboxTemplates, async () =>

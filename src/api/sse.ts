@@ -1,6 +1,7 @@
 /** Server-sent events with back-pressure: a slow reader slows the writer, one that hangs up ends it. */
 import { KilnError } from '../domain/errors.ts';
 import type { AnyCall } from './call.ts';
+import { takeStream } from './places.ts';
 
 export interface Frame {
   event?: string;
@@ -14,25 +15,29 @@ const HEARTBEAT_MS = 15_000;
 
 /**
  * Runs `write` against the response's stream; the stream ends when it returns. An error becomes `event: error`, since
- * the status line is long gone. `signal` aborts when the reader is gone.
+ * the status line is long gone. `signal` aborts when the reader is gone, and then nothing waits for it to read:
+ * whatever happens, `on_end` is called. Errors: RATE_LIMITED when the key has too many streams open.
  */
 export function eventStream(
-  request: Request,
+  call: AnyCall,
   write: (send: Send, signal: AbortSignal) => Promise<void>,
-  on_error: (error: unknown) => string,
+  on_end: () => void = () => {},
 ): Response {
+  const leave = takeStream(call);
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>(undefined, {
     highWaterMark: 16,
   });
   const writer = writable.getWriter();
   const gone = new AbortController();
+  const hung_up = new Promise<void>((resolve) => gone.signal.addEventListener('abort', () => resolve()));
   writer.closed.catch(() => gone.abort());
-  request.signal.addEventListener('abort', () => gone.abort(), { once: true });
+  call.request.signal.addEventListener('abort', () => gone.abort(), { once: true });
+  if (call.request.signal.aborted) gone.abort();
   const encoder = new TextEncoder();
   const put = async (text: string) => {
     if (gone.signal.aborted) return;
-    await writer.ready.catch(() => {});
-    await writer.write(encoder.encode(text)).catch(() => gone.abort());
+    const written = writer.ready.then(() => writer.write(encoder.encode(text)));
+    await Promise.race([written.catch(() => gone.abort()), hung_up]);
   };
   const heartbeat = setInterval(() => {
     if ((writer.desiredSize ?? 0) > 0) put(': heartbeat\n\n');
@@ -40,14 +45,18 @@ export function eventStream(
   (async () => {
     try {
       await put(': ok\n\n');
-      await write((frame) => put(format(frame)), gone.signal);
+      if (!gone.signal.aborted) await write((frame) => put(format(frame)), gone.signal);
     } catch (error) {
-      if (!gone.signal.aborted)
-        await put(format({ event: 'error', data: { type: 'error', message: on_error(error) } }));
+      const message = streamError(call, error);
+      if (!gone.signal.aborted) await put(format({ event: 'error', data: { type: 'error', message } }));
     } finally {
       clearInterval(heartbeat);
-      await writer.close().catch(() => {});
+      await Promise.race([writer.close().catch(() => {}), hung_up]);
       gone.abort();
+      // Of one that was closed nothing is lost; one that nobody reads answers never.
+      writer.abort().catch(() => {});
+      leave();
+      on_end();
     }
   })();
   return new Response(readable, {
@@ -71,14 +80,12 @@ export function wantsStream(request: Request): boolean {
 }
 
 /** What a reader is told of an error in mid-stream; faults of ours stay in our log. */
-export function streamError(call: AnyCall): (error: unknown) => string {
-  return (error) => {
-    if (error instanceof KilnError) return error.message;
-    const { request_id } = call;
-    call.deps.log('error', 'a stream broke off', {
-      request_id,
-      stack: error instanceof Error ? error.stack : String(error),
-    });
-    return `The engine met a fault; its log has it under ${request_id}.`;
-  };
+function streamError(call: AnyCall, error: unknown): string {
+  if (error instanceof KilnError) return error.message;
+  const { request_id } = call;
+  call.deps.log('error', 'a stream broke off', {
+    request_id,
+    stack: error instanceof Error ? error.stack : String(error),
+  });
+  return `The engine met a fault; its log has it under ${request_id}.`;
 }

@@ -1,11 +1,13 @@
-import path from 'node:path';
+import { KilnError } from '../domain/errors.ts';
+import { relativePath } from '../source/paths.ts';
 import { invalidFields } from './errors.ts';
 
-/** A folder as callers name it (`/workspace/x`, `./x`, `x`), relative to the workspace; `.` for all of it. */
+/** A folder as callers name it in a body (`/workspace/x`, `./x`, `x`), relative to the workspace; `.` for all of it. */
 export function workspacePath(given: string, field: string): string {
-  const normal = path.posix.normalize(given.trim() === '' ? '.' : given.trim()).replace(/(.)\/$/, '$1');
-  const relative = normal === '/workspace' ? '.' : normal.replace(/^\/workspace\//, '');
-  if (relative.startsWith('/') || relative === '..' || relative.startsWith('../'))
+  try {
+    return relativePath(given.trim()) || '.';
+  } catch (error) {
+    if (!(error instanceof KilnError)) throw error;
     throw invalidFields({ [field]: ['must be inside /workspace'] });
-  return relative;
+  }
 }

@@ -53,6 +53,27 @@ export const ERROR_CODES = {
     wire: 'METHOD_NOT_ALLOWED',
     about: 'The path exists, the method does not.',
   },
+  MALFORMED_REQUEST: {
+    status: 400,
+    fault: 'caller',
+    retry: false,
+    wire: 'MALFORMED_REQUEST',
+    about: 'What was sent is not HTTP, or its host or path cannot be one.',
+  },
+  HEADERS_TOO_LARGE: {
+    status: 431,
+    fault: 'caller',
+    retry: false,
+    wire: 'HEADERS_TOO_LARGE',
+    about: 'The request line and headers together are over 64 KiB.',
+  },
+  REQUEST_TIMEOUT: {
+    status: 408,
+    fault: 'caller',
+    retry: true,
+    wire: 'REQUEST_TIMEOUT',
+    about: 'The headers of the request did not arrive within 30 seconds.',
+  },
   INVALID_JSON: {
     status: 400,
     fault: 'caller',

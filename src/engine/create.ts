@@ -41,7 +41,14 @@ import { adoptInstances, bookStrayObjects, Reconciler, sweepFolders } from './re
 import { collect } from './retention.ts';
 import { SandboxLogs } from './sandbox-logs.ts';
 import { discardSandbox, fillSandbox, snapshotSandbox } from './sandbox-snapshots.ts';
-import { destroySandbox, exec, workspaceDir } from './sandboxes.ts';
+import {
+  type Commands,
+  destroySandbox,
+  exec,
+  pauseSandbox,
+  RunningCommands,
+  workspaceDir,
+} from './sandboxes.ts';
 import { sweepImages } from './scratch.ts';
 import { acceptVerify } from './verify.ts';
 import { WebhookSender } from './webhooks.ts';
@@ -63,7 +70,7 @@ export class LocalEngine implements Engine {
   readonly #reconciler: Reconciler;
   readonly #waiters: OperationWaiters;
   readonly #webhooks: WebhookSender;
-  readonly #sandbox_logs: SandboxLogs;
+  readonly #commands: Commands;
   readonly #collector: Collector;
 
   constructor({ ctx, drivers }: EngineOptions) {
@@ -76,7 +83,7 @@ export class LocalEngine implements Engine {
     this.#reconciler = new Reconciler(ctx, this.#queue, this.#supervisor);
     this.#waiters = new OperationWaiters(ctx);
     this.#webhooks = new WebhookSender(ctx);
-    this.#sandbox_logs = new SandboxLogs(ctx);
+    this.#commands = { logs: new SandboxLogs(ctx), running: new RunningCommands() };
     this.#collector = new Collector(ctx);
   }
 
@@ -267,7 +274,11 @@ export class LocalEngine implements Engine {
   }
 
   destroySandbox(sandbox: Sandbox): Promise<void> {
-    return destroySandbox(this.#ctx, sandbox);
+    return destroySandbox(this.#ctx, this.#commands, sandbox);
+  }
+
+  pauseSandbox(sandbox: Sandbox): Promise<Sandbox> {
+    return pauseSandbox(this.#ctx, this.#commands, sandbox);
   }
 
   snapshotSandbox(sandbox: Sandbox) {
@@ -283,7 +294,7 @@ export class LocalEngine implements Engine {
   }
 
   exec(sandbox: Sandbox, request: ExecRequest) {
-    return exec(this.#ctx, this.#sandbox_logs, sandbox, request);
+    return exec(this.#ctx, this.#commands, sandbox, request);
   }
 
   buildLogPath(build_id: string): string {
@@ -291,7 +302,7 @@ export class LocalEngine implements Engine {
   }
 
   sandboxLogPath(sandbox_id: string): string {
-    return this.#sandbox_logs.path(sandbox_id);
+    return this.#commands.logs.path(sandbox_id);
   }
 
   instanceLogPath(instance_id: string): string {

@@ -37,7 +37,7 @@ function boundedLines(file: string, max_bytes: number): { write(line: string): v
   let dropped = 0;
 
   function open(): number {
-    mkdirSync(path.dirname(file), { recursive: true });
+    mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
     const opened = openSync(file, 'a', 0o600);
     size = fstatSync(opened).size;
     return opened;

@@ -126,6 +126,8 @@ export interface Engine {
 
   /** The sandbox's folder on this machine; made on first use. */
   workspaceDir(sandbox: Sandbox): Promise<string>;
+  /** Both end what runs in it before they answer; destroyed, its folder is gone as well. */
+  pauseSandbox(sandbox: Sandbox): Promise<Sandbox>;
   destroySandbox(sandbox: Sandbox): Promise<void>;
   /** Freezes a workspace, without its secrets, into a stored object. */
   snapshotSandbox(sandbox: Sandbox): Promise<StoredWorkspace>;

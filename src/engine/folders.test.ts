@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -133,4 +133,27 @@ test('a vault key that is gone is made anew only while nothing is sealed with it
   } finally {
     await database.close();
   }
+});
+
+const linux = {
+  skip: process.platform !== 'linux' && 'needs a folder that nobody may change, /proc/self/task',
+};
+
+test('nobody else looks into the folders, also where the data folder was there before', linux, async () => {
+  const data = await tempDir('modes');
+  await mkdir(path.join(data, 'logs/builds'), { recursive: true });
+  await mkdir(path.join(data, 'sandboxes'));
+  for (const folder of ['', 'logs', 'logs/builds', 'sandboxes']) await chmod(path.join(data, folder), 0o755);
+  const left_open: string[] = [];
+  await makeFolders(data, (dir) => left_open.push(dir));
+  for (const name of await readdir(data))
+    assert.equal((await stat(path.join(data, name))).mode & 0o777, 0o700, name);
+  assert.equal((await stat(path.join(data, 'logs/builds'))).mode & 0o777, 0o700);
+  assert.equal((await stat(data)).mode & 0o777, 0o755, 'the folder itself is its maker’s to open or close');
+  assert.equal(left_open.length, 0);
+
+  await rm(path.join(data, 'tmp'), { recursive: true });
+  await symlink('/proc/self/task', path.join(data, 'tmp'));
+  const { tmp } = await makeFolders(data, (dir) => left_open.push(dir));
+  assert.deepEqual(left_open, [tmp], 'one whose mode cannot be changed is named, and used all the same');
 });

@@ -1,7 +1,7 @@
 /** The data folder: everything one engine keeps on disk, and the lock that makes it one engine's at a time. */
 import { randomBytes } from 'node:crypto';
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { chmod, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, rename, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { KilnError } from '../domain/errors.ts';
@@ -33,7 +33,11 @@ export interface Folders {
   tmp: string;
 }
 
-export async function makeFolders(data: string): Promise<Folders> {
+/**
+ * Makes what is missing. Only the engine's user may look into the folders, whatever mode they or the data folder were made
+ * with; one whose mode cannot be changed is told to `on_open` and used as it is.
+ */
+export async function makeFolders(data: string, on_open: (dir: string) => void = () => {}): Promise<Folders> {
   const at = (...parts: string[]) => path.join(data, ...parts);
   const folders: Folders = {
     data,
@@ -55,7 +59,11 @@ export async function makeFolders(data: string): Promise<Folders> {
     tmp: at('tmp'),
   };
   await mkdir(data, { recursive: true, mode: 0o700 });
-  for (const dir of Object.values(folders)) await mkdir(dir, { recursive: true });
+  const { data: _, ...below } = folders;
+  for (const dir of [at('logs'), at('cache'), ...Object.values(below)]) {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    if (((await stat(dir)).mode & 0o077) !== 0) await chmod(dir, 0o700).catch(() => on_open(dir));
+  }
   return folders;
 }
 

@@ -10,6 +10,7 @@ import type { Sandbox } from '../domain/sandbox.ts';
 import { stored } from '../pipeline/1-snapshot.ts';
 import { extractTar } from '../source/extract.ts';
 import { ArtifactTooLarge, packTree } from '../source/pack.ts';
+import { purge } from '../source/remove.ts';
 import { explain, snapshotSource } from '../source/snapshot.ts';
 import { TarTooLarge } from '../source/tree.ts';
 import type { EngineContext } from './context.ts';
@@ -87,5 +88,5 @@ async function copyLive(
 }
 
 export async function discardSandbox(ctx: CopyContext, sandbox_id: string): Promise<void> {
-  await rm(folderOf(ctx, sandbox_id), { recursive: true, force: true });
+  await purge(folderOf(ctx, sandbox_id));
 }

@@ -5,7 +5,7 @@ import { KilnError } from '../domain/errors.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import { type Artifact, packRootfs, packSmallStatic, packStatic } from '../release/artifact.ts';
-import { resolveInside } from '../source/paths.ts';
+import { resolveAtRest } from '../source/paths.ts';
 import type { SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
 import { holdObjects } from '../store/object.ts';
@@ -94,7 +94,7 @@ export async function pack(
     }
     if (from.kind === 'image') return await packBuiltImage({ packing, archive: from.archive });
     const { dir } = from;
-    const output = await resolveInside(dir, plan.output_path);
+    const output = await resolveAtRest(dir, plan.output_path);
     const info = await stat(output).catch(() => null);
     if (info === null || !info.isDirectory()) return failed(outputMissing(plan, await foldersOf(dir)));
     if (plan.kind === 'static') return ok(await packStatic({ ...packing, root: output }));

@@ -2,15 +2,11 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import type { MessagePort } from 'node:worker_threads';
 import { TarReader } from './tar-reader.ts';
-import { archiveTooLarge, Unpacker, type UnpackLimits } from './unpack.ts';
+import { archiveTooLarge, Unpacker, type Unpacking } from './unpack.ts';
 
 /** The uncompressed tar arrives over `port` in pieces, each answered with its length; null ends it. */
-export interface ExtractTask {
+export interface ExtractTask extends Unpacking {
   kind: 'extract';
-  into: string;
-  limits: UnpackLimits;
-  strip_prefix: string;
-  umask: number;
   port: MessagePort;
 }
 
@@ -26,7 +22,7 @@ export interface Extracted {
 }
 
 export async function extractInThread(task: ExtractTask): Promise<Extracted> {
-  const unpacker = new Unpacker(task.into, task.limits, task.strip_prefix, task.umask);
+  const unpacker = new Unpacker(task);
   const reader = new TarReader(unpacker);
   const digest = createHash('sha256');
   let received = 0;

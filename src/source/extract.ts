@@ -32,6 +32,11 @@ export interface ExtractOptions {
   input: string | Readable;
   /** Made when it is not there; what is there stays, except files of the same name. */
   into: string;
+  /**
+   * A folder in `into`, by its path from there without links: entries go below it. Unlike `into`, which nobody else may
+   * replace, it is reached one name at a time and never through a link, whatever takes its place meanwhile.
+   */
+  below?: string;
   /** `max_bytes` bounds the uncompressed tar, `max_files` its files and folders. */
   limits: UnpackLimits;
   /** Only entries below it are unpacked, without it (for example 'workspace/'). */
@@ -79,10 +84,11 @@ async function sendToThread(o: ExtractOptions, pieces: AsyncIterable<Buffer>): P
     in_flight -= length;
     wake?.();
   });
-  const strip_prefix = o.strip_prefix ?? '';
+  const { below = '', strip_prefix = '' } = o;
   const task = {
     kind: 'extract' as const,
     into: o.into,
+    below,
     limits: o.limits,
     strip_prefix,
     umask: process.umask(),

@@ -3,12 +3,13 @@
  * manifest; the server removes what is not wanted and answers what it lacks (applySync); the client sends a tar of
  * just that (packPaths).
  */
-import { constants } from 'node:fs';
-import { open, readlink, rm, rmdir } from 'node:fs/promises';
+import { constants, readlinkSync } from 'node:fs';
+import { open, rm, rmdir } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { KilnError } from '../domain/errors.ts';
 import { type Listing, sortByBytes, sumOfFiles } from './listing.ts';
 import { readHashCache, writeHashCache } from './manifest-cache.ts';
+import { removeInside } from './remove.ts';
 import { surveySource } from './survey.ts';
 import { streamTar } from './tar-pipe.ts';
 import { runTask, SPREAD } from './threads.ts';
@@ -61,12 +62,12 @@ export async function readManifest(root: string, o: ManifestOptions): Promise<Ma
   const known = o.cache_file ? await readHashCache(o.cache_file) : new Map<string, never>();
   const digests = await hashAll(real_root, listing, known);
   if (o.cache_file) await writeHashCache(o.cache_file, listing, digests, looked_at_ms);
-  const entries: ManifestEntry[] = [];
-  for (let i = 0; i < listing.paths.length; i++) {
-    const entry = await entryOf(real_root, listing, i, digests.get(i));
-    if (entry) entries.push(entry);
+  const folders = new Folders(real_root);
+  try {
+    return listing.paths.flatMap((_, i) => entryOf(folders, listing, i, digests.get(i)) ?? []);
+  } finally {
+    folders.close();
   }
-  return entries;
 }
 
 /** What `want` has and `have` lacks or has differently (modes aside: applySync sets those), and the other way round. */
@@ -186,7 +187,7 @@ async function remove(folders: Folders, entry: ManifestEntry, in_the_way: boolea
   try {
     const at = folders.entry(entry.path);
     if (entry.type !== 'dir') await rm(at);
-    else if (in_the_way) await rm(at, { recursive: true });
+    else if (in_the_way) await removeInside(folders, entry.path);
     else await rmdir(at);
     return 1;
   } catch (error) {
@@ -201,6 +202,15 @@ async function setMode(folders: Folders, entry: ManifestEntry, mode: number): Pr
   const file = await open(folders.entry(entry.path), flags).catch(() => null);
   if (!file) return; // no longer a file, or gone: the next sync sees it
   await file.chmod(modeOf(mode)).finally(() => file.close());
+}
+
+/** Null for what is no link any more. */
+function linkTarget(folders: Folders, path: string): string | null {
+  try {
+    return readlinkSync(folders.entry(path));
+  } catch {
+    return null;
+  }
 }
 
 function modeOf(mode: number): number {
@@ -252,17 +262,17 @@ async function hashAll(
   return digests;
 }
 
-async function entryOf(
-  root: string,
+function entryOf(
+  folders: Folders,
   { paths, rows }: Listing,
   i: number,
   sha256: string | undefined,
-): Promise<ManifestEntry | null> {
+): ManifestEntry | null {
   const path = paths[i]!;
   const kind = rows[i * ROW.width + ROW.kind];
   if (kind === KIND.dir) return { path, type: 'dir', size: 0, mode: 0o755 };
   if (kind === KIND.symlink) {
-    const target = await readlink(`${root}/${path}`).catch(() => null);
+    const target = linkTarget(folders, path);
     return target === null ? null : { path, type: 'symlink', size: 0, mode: 0o777, target };
   }
   if (!sha256) return null;

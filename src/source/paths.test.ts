@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { KilnError } from '../domain/errors.ts';
-import { openInside, resolveInside } from './paths.ts';
+import { followInside, insideWorkspace, openInside, resolveAtRest } from './paths.ts';
 
 const isForbidden = (error: unknown) => error instanceof KilnError && error.code === 'FORBIDDEN_PATH';
 
@@ -40,13 +40,13 @@ describe('paths of users', () => {
       'in/b',
       '/workspace/in/b',
     ];
-    for (const path of spellings) assert.equal(await resolveInside(root, path), join(root, 'a/b'), path);
+    for (const path of spellings) assert.equal(await resolveAtRest(root, path), join(root, 'a/b'), path);
     for (const path of ['/workspace', '/workspace/', '.', ''])
-      assert.equal(await resolveInside(root, path), root, path);
-    assert.equal(await resolveInside(root, 'new/deep/file'), join(root, 'new/deep/file'));
-    assert.equal(await resolveInside(root, 'in/new'), join(root, 'a/new'));
-    assert.equal(await resolveInside(root, '...'), join(root, '...'));
-    assert.equal(await resolveInside(join(base, 'link-to-root'), 'in/new'), join(root, 'a/new'));
+      assert.equal(await resolveAtRest(root, path), root, path);
+    assert.equal(await resolveAtRest(root, 'new/deep/file'), join(root, 'new/deep/file'));
+    assert.equal(await resolveAtRest(root, 'in/new'), join(root, 'a/new'));
+    assert.equal(await resolveAtRest(root, '...'), join(root, '...'));
+    assert.equal(await resolveAtRest(join(base, 'link-to-root'), 'in/new'), join(root, 'a/new'));
   });
 
   it('refuses what leaves, also through links', async () => {
@@ -72,21 +72,41 @@ describe('paths of users', () => {
       'n'.repeat(256),
     ]; // prettier-ignore
     for (const path of leaving)
-      await assert.rejects(resolveInside(root, path), isForbidden, path.slice(0, 50));
+      await assert.rejects(resolveAtRest(root, path), isForbidden, path.slice(0, 50));
   });
 
   it('opens files inside, new and old, and nothing else', async () => {
-    const file = await openInside(root, '/workspace/in/file', constants.O_RDONLY);
-    assert.equal((await file.readFile()).toString(), 'inside');
-    await file.close();
-    const made = await openInside(root, 'a/made', constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC);
-    await made.writeFile('new');
-    await made.close();
-    assert.equal(await readFile(join(root, 'a/made'), 'utf8'), 'new');
-    for (const path of ['stolen', 'up/secret', 'dangling', '.']) {
-      await assert.rejects(openInside(root, path, constants.O_WRONLY | constants.O_CREAT), isForbidden, path);
-    }
-    await assert.rejects(openInside(root, 'none/x', constants.O_RDONLY), { code: 'ENOENT' });
+    const { O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC } = constants;
+    await insideWorkspace(root, async (folders) => {
+      const file = await openInside(folders, '/workspace/in/file', O_RDONLY);
+      assert.equal((await file.readFile()).toString(), 'inside');
+      await file.close();
+      const made = await openInside(folders, 'a/made', O_WRONLY | O_CREAT | O_TRUNC);
+      await made.writeFile('new');
+      await made.close();
+      assert.equal(await readFile(join(root, 'a/made'), 'utf8'), 'new');
+      for (const path of ['stolen', 'up/secret', 'dangling', '.'])
+        await assert.rejects(openInside(folders, path, O_WRONLY | O_CREAT), isForbidden, path);
+      await assert.rejects(openInside(folders, 'none/x', O_RDONLY), { code: 'ENOENT' });
+    });
     assert.equal(await readFile(join(base, 'secret'), 'utf8'), 'outside');
+  });
+
+  it('enter nothing that has become a link after they were followed', async () => {
+    await insideWorkspace(root, async (folders) => {
+      const rel = followInside(folders, '/workspace/later/file');
+      await mkdir(join(root, 'later'));
+      await writeFile(join(root, 'later/file'), 'inside');
+      assert.equal(await readFile(folders.entry(rel), 'utf8'), 'inside');
+    });
+    await insideWorkspace(root, async (folders) => {
+      const rel = followInside(folders, '/workspace/later/secret');
+      await rm(join(root, 'later'), { recursive: true });
+      await symlink(base, join(root, 'later'));
+      await assert.rejects(async () => readFile(folders.entry(rel)), { code: 'ENOENT' });
+      folders.close(); // and the same for who has nothing open yet
+      assert.throws(() => folders.entry(rel), { code: 'ENOTDIR' });
+      await rm(join(root, 'later'));
+    });
   });
 });

@@ -1,19 +1,24 @@
 import { fstatSync, lstatSync, type Stats } from 'node:fs';
-import { errno, isGone, isOtherKind, KIND, ROW, TreeUnreadable } from './tree.ts';
+import { errno, type Folders, isGone, isOtherKind, KIND, ROW, TreeUnreadable } from './tree.ts';
 
-/** One stat row per path (see ROW); links are not followed, a vanished path has kind `gone`. */
-export function statPaths(root: string, paths: string[]): Float64Array {
+/**
+ * One stat row per path (see ROW); links are not followed, a vanished path has kind `gone`. Given a root, folders on the way
+ * are taken by name, at half the cost: should one have become a link, the row is that of some other file, which is
+ * good enough to compare with what was there. Rows that anybody is shown are asked for with `Folders`.
+ */
+export function statPaths(within: string | Folders, paths: string[]): Float64Array {
   const rows = new Float64Array(paths.length * ROW.width);
   for (let i = 0; i < paths.length; i++) {
-    const stat = lstat(root, paths[i]!);
+    const stat = lstat(within, paths[i]!);
     if (stat) fillRow(rows, i, stat);
   }
   return rows;
 }
 
-function lstat(root: string, path: string): Stats | undefined {
+function lstat(within: string | Folders, path: string): Stats | undefined {
   try {
-    return lstatSync(`${root}/${path}`, { throwIfNoEntry: false });
+    const at = typeof within === 'string' ? `${within}/${path}` : within.entry(path);
+    return lstatSync(at, { throwIfNoEntry: false });
   } catch (error) {
     if (isGone(error) || isOtherKind(error)) return undefined;
     throw new TreeUnreadable(path, `cannot be read (${errno(error)})`);

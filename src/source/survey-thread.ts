@@ -2,6 +2,7 @@ import { lstatSync } from 'node:fs';
 import { makeExclusion, type Wanted } from './exclude.ts';
 import { type Listing, settleListing, sortByBytes } from './listing.ts';
 import { statPaths } from './stat.ts';
+import { Folders } from './tree.ts';
 import { readRules, walkSteps } from './walk.ts';
 
 /** Exclusion rules as data, so that they can be sent to a thread. */
@@ -45,10 +46,11 @@ export function surveyInThread(task: SurveyTask): Survey {
   while (!step.done) step = steps.next();
   const { folders, left_out, secrets_left_out, unread } = step.value;
   const paths = sortByBytes(step.value.paths);
-  return {
-    listing: settleListing({ paths, rows: statPaths(root, paths) }, folders),
-    left_out,
-    secrets_left_out,
-    unread,
-  };
+  const tree = new Folders(root);
+  try {
+    const listing = settleListing({ paths, rows: statPaths(tree, paths) }, folders);
+    return { listing, left_out, secrets_left_out, unread };
+  } finally {
+    tree.close();
+  }
 }

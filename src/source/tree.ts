@@ -72,27 +72,34 @@ const MAX_OPEN = 32;
  * used: nobody hostile shares that tree.
  */
 export class Folders {
-  readonly #root: string;
+  readonly root: string;
+  #root_fd: number | null = null;
   readonly #open = new Map<string, number>();
   readonly #on_create: (() => void) | null;
 
-  /** With `on_create`, missing folders are made (0755) and each one is announced before (it may throw). */
+  /**
+   * `root` is no link itself (realRoot), and is opened once, when it is first needed: what takes its place later is not
+   * looked at. With `on_create`, missing folders below it are made (0755) and each one is announced before (it may throw).
+   */
   constructor(root: string, on_create: (() => void) | null = null) {
-    this.#root = root;
+    this.root = root;
     this.#on_create = on_create;
   }
 
   /** A path for the folder `rel` ('' is the root), good for the next few calls. Errors are those of open(2). */
   at(rel: string): string {
-    if (!FD_FOLDER && !this.#on_create) return rel === '' ? this.#root : `${this.#root}/${rel}`;
+    if (!FD_FOLDER && !this.#on_create) return rel === '' ? this.root : `${this.root}/${rel}`;
+    if (rel === '') {
+      this.#root_fd ??= openSync(this.root, OPEN_FOLDER);
+      return this.#address(this.#root_fd, '');
+    }
     const known = this.#open.get(rel);
     if (known !== undefined) {
       this.#open.delete(rel); // and to the end: the least used one is closed first
       this.#open.set(rel, known);
       return this.#address(known, rel);
     }
-    const fd =
-      rel === '' ? openSync(this.#root, constants.O_RDONLY | constants.O_DIRECTORY) : this.#enter(rel);
+    const fd = this.#enter(rel);
     if (this.#open.size >= MAX_OPEN) {
       const [oldest, oldest_fd] = this.#open.entries().next().value!;
       this.#open.delete(oldest);
@@ -102,8 +109,12 @@ export class Folders {
     return this.#address(fd, rel);
   }
 
-  /** A path for the entry `rel` itself; its last segment is not opened, so use it with O_NOFOLLOW or lstat. */
+  /**
+   * A path for the entry `rel` itself; its last segment is not opened, so use it with what follows no link there:
+   * lstat, readlink, unlink, rename, rmdir, O_NOFOLLOW.
+   */
   entry(rel: string): string {
+    if (rel === '') return `${this.at('')}/.`; // the folder, not the link that /proc has for a descriptor
     const slash = rel.lastIndexOf('/');
     return slash < 0 ? `${this.at('')}/${rel}` : `${this.at(rel.slice(0, slash))}/${rel.slice(slash + 1)}`;
   }
@@ -111,11 +122,13 @@ export class Folders {
   close(): void {
     for (const fd of this.#open.values()) closeSync(fd);
     this.#open.clear();
+    if (this.#root_fd !== null) closeSync(this.#root_fd);
+    this.#root_fd = null;
   }
 
   #address(fd: number, rel: string): string {
     if (FD_FOLDER) return `${FD_FOLDER}/${fd}`;
-    return rel === '' ? this.#root : `${this.#root}/${rel}`;
+    return rel === '' ? this.root : `${this.root}/${rel}`;
   }
 
   /** Opens `rel` from its nearest open ancestor on. Only the folder itself is kept: one call closes at most one other. */
@@ -146,7 +159,11 @@ export class Folders {
       if (!this.#on_create || !isGone(error)) throw error;
     }
     this.#on_create();
-    mkdirSync(path, 0o755);
+    try {
+      mkdirSync(path, 0o755);
+    } catch (error) {
+      if (errno(error) !== 'EEXIST') throw error; // somebody else's, made just now
+    }
     return openSync(path, OPEN_FOLDER);
   }
 }

@@ -3,7 +3,7 @@
  *
  * Nothing is ever written through a link: folders are entered one name at a time without following links (Folders),
  * files are made new (O_EXCL), and the archive's own links come last, when no more file follows. A link is stored as
- * it is, wherever it points: whoever reads the tree later follows no link out of it (resolveInside, packTree).
+ * it is, wherever it points: whoever reads the tree later follows no link out of it (followInside, packTree).
  */
 import {
   closeSync,
@@ -29,6 +29,15 @@ export interface UnpackLimits {
   max_files: number;
 }
 
+export interface Unpacking {
+  into: string;
+  /** A folder in `into` where the entries go, made when it is missing; '' for `into` itself. */
+  below: string;
+  limits: UnpackLimits;
+  strip_prefix: string;
+  umask: number;
+}
+
 export class Unpacker implements TarReceiver {
   /** Files and links written. */
   files = 0;
@@ -39,17 +48,25 @@ export class Unpacker implements TarReceiver {
   readonly #folders: Folders;
   readonly #limits: UnpackLimits;
   readonly #strip: string;
+  readonly #below: string;
   readonly #links = new Map<string, string>();
   readonly #written = new Set<string>();
   readonly #umask: number;
   #made = 0;
   #fd: number | null = null;
 
-  constructor(into: string, limits: UnpackLimits, strip_prefix: string, umask: number) {
-    this.#folders = new Folders(into, () => this.#count());
-    this.#limits = limits;
-    this.#strip = strip_prefix;
-    this.#umask = umask;
+  constructor(o: Unpacking) {
+    this.#folders = new Folders(o.into, () => this.#count());
+    this.#limits = o.limits;
+    this.#strip = o.strip_prefix;
+    this.#below = o.below === '' ? '' : `${o.below}/`;
+    this.#umask = o.umask;
+    try {
+      this.#folders.at(o.below);
+    } catch (error) {
+      this.#folders.close();
+      throw explain(error, o.below);
+    }
   }
 
   entry(entry: TarEntry): void {
@@ -147,10 +164,8 @@ export class Unpacker implements TarReceiver {
 
   #inPrefix(path: string): string | null {
     if (path === '') return null;
-    if (this.#strip === '') return path;
-    return path.startsWith(this.#strip) && path.length > this.#strip.length
-      ? path.slice(this.#strip.length)
-      : null;
+    if (!path.startsWith(this.#strip) || path.length === this.#strip.length) return null;
+    return this.#below + path.slice(this.#strip.length);
   }
 
   #count(): void {

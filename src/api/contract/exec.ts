@@ -3,11 +3,17 @@ import { defineRoute, ok, opt } from './route.ts';
 
 const tag = 'Sandbox exec';
 
+/** What Linux takes as one argument (MAX_ARG_STRLEN), without its end. */
+const COMMAND_BYTES = 128 * 1024 - 1;
+
 const Exec = z.object({
   command: z
     .string()
     .min(1)
-    .max(128 * 1024),
+    .max(128 * 1024)
+    .refine((text) => Buffer.byteLength(text) <= COMMAND_BYTES, {
+      message: `must be at most ${COMMAND_BYTES} bytes; write it into a file and run that`,
+    }),
   cwd: opt(z.string().max(4096)),
   dir: opt(z.string().max(4096)),
   env: opt(z.record(z.string(), z.string())),
@@ -23,6 +29,7 @@ export const execSandbox = defineRoute({
   about: 'Runs a shell command and answers when it has ended; a non-zero exit code is still 200.',
   scope: 'sandboxes:write',
   body: Exec,
+  holds: true,
   answers: ok(
     z
       .object({

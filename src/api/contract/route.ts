@@ -38,6 +38,8 @@ export interface Route<P = unknown, Q = unknown, B = unknown> {
   size: BodySize;
   /** False for reads, and for streams, whose answer cannot be stored and sent again. */
   idempotent: boolean;
+  /** The answer may come only when something has ended, minutes later; each key has so many such calls at a time. */
+  holds: boolean;
   answers: Record<number, Answer>;
 }
 
@@ -59,12 +61,13 @@ export interface Spec<S extends string, Q extends z.ZodType, B extends z.ZodType
   takes?: 'json' | 'raw';
   size?: BodySize;
   idempotent?: boolean;
+  holds?: boolean;
   answers: Record<number, Answer>;
 }
 
 const NONE = z.object({});
 
-/** Fills in what is usual: parameters named in the path are opaque ids; everything but GET honours Idempotency-Key. */
+/** Fills in what is usual: parameters named in the path are opaque ids; everything but GET honours Idempotency-Key; `wait` holds. */
 export function defineRoute<
   const S extends string,
   Q extends z.ZodType = typeof NONE,
@@ -79,6 +82,7 @@ export function defineRoute<
     takes,
     size: spec.size ?? 'body',
     idempotent: spec.idempotent ?? (spec.method !== 'get' && takes === 'json'),
+    holds: spec.holds ?? 'wait' in ((spec.query as unknown as z.ZodObject | undefined)?.shape ?? {}),
   } as unknown as Route<PathParams<S>, z.output<Q>, z.output<B>>;
 }
 

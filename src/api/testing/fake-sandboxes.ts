@@ -32,6 +32,10 @@ export class FakeSandboxes {
     await this.database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'destroyed'));
   }
 
+  async pauseSandbox(sandbox: Parameters<Engine['pauseSandbox']>[0]) {
+    return this.database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'paused'));
+  }
+
   get #copies() {
     const at = (name: string) => path.join(this.dir, name);
     return {

@@ -14,7 +14,7 @@ import { z } from 'zod';
 import type { Descriptor, ImageConfig, ImageManifest } from '../../domain/image.ts';
 import { MEDIA_TYPES } from '../../domain/image.ts';
 import { extractTar } from '../../source/extract.ts';
-import { resolveInside } from '../../source/paths.ts';
+import { resolveAtRest } from '../../source/paths.ts';
 import type { ObjectStore } from '../../store/objects/port.ts';
 import type { Assembled } from './assemble.ts';
 import { diffIdOf, writeLayer } from './layer-file.ts';
@@ -153,7 +153,7 @@ function jsonOf(bytes: Buffer): unknown {
 
 /** Null when there is no such file. A name that leaves the archive is refused. */
 async function readDocument(dir: string, name: string): Promise<Buffer | null> {
-  const file = await resolveInside(dir, name);
+  const file = await resolveAtRest(dir, name);
   const info = await stat(file).catch(() => null);
   if (!info?.isFile()) return null;
   if (info.size > MAX_DOCUMENT_BYTES)
@@ -210,7 +210,7 @@ async function bringLayer(
   layer: { file: string; descriptor: Descriptor | null; diff_id: string; epoch_s: number | null },
 ): Promise<{ descriptor: Descriptor; diff_id: string }> {
   const { objects, max_bytes } = of;
-  const file = await resolveInside(dir, layer.file);
+  const file = await resolveAtRest(dir, layer.file);
   const info = await stat(file).catch(() => null);
   if (!info?.isFile())
     throw invalidImage(`The archive has no layer ${JSON.stringify(layer.file.slice(0, 200))}`);
