@@ -59,7 +59,9 @@ describe('damaged objects', () => {
   for (const part of ['tar', 'index'] as const)
     for (const damage of ['cut short', 'other bytes'] as const)
       test(`the ${part} of a release, ${damage}: not promoted, and stored anew by the next publish`, async () => {
-        const { deployment, version, again } = await site(`${part}-${damage.replace(' ', '-')}`);
+        const text = `${part}-${damage.replace(' ', '-')}`;
+        const { deployment, version, again } = await site(text);
+        assert.match((await kiln.get(deployment)).body, new RegExp(`<h1>${text}</h1>`));
         const key = (await keysOf(version))[part];
         const whole = await readFile(inStore(key));
         if (damage === 'cut short') await truncate(inStore(key), whole.length >> 1);
@@ -73,6 +75,9 @@ describe('damaged objects', () => {
         const second = await again();
         assert.equal(second.version.state, 'ready', JSON.stringify(second.version.failure));
         assert.deepEqual(await readFile(inStore(key)), whole);
+        // Visitors get it as well: the damaged file was open.
+        while ((await kiln.get(deployment, '/style.css')).body !== 'h1 { color: red }')
+          await new Promise((resolve) => setTimeout(resolve, 10));
         await kiln.ask('POST', `/deployments/${deployment.id}/versions/${version.id}/promote`);
       });
 
