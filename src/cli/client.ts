@@ -50,14 +50,31 @@ export class Client extends TypedClient<Travel> {
   /** The bytes of an answer that is no JSON. */
   async download(path: string): Promise<ReadableStream<Uint8Array>> {
     const response = await this.#send('GET', path, {}, null, this.#interrupted, DOWNLOAD);
-    return response.body ?? new ReadableStream({ start: (controller) => controller.close() });
+    return ReadableStream.from(this.#pieces(response.body));
   }
 
-  /** Frames of a stream until it ends or `signal` aborts. */
+  async *#pieces(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
+    try {
+      if (body !== null) yield* body;
+    } catch (error) {
+      throw this.#interrupted.aborted ? interrupted() : this.#brokenOff(error);
+    }
+  }
+
+  /** Frames of a stream until it ends or `signal` aborts. @throws CliError when the stream breaks off, or says it failed. */
   async *events(path: string, query: Query, signal: AbortSignal): AsyncGenerator<StreamEvent> {
     const either = AbortSignal.any([signal, this.#interrupted]);
     const response = await this.#send('GET', path, { query }, null, either, 'text/event-stream');
-    if (response.body !== null) yield* readEvents(response.body);
+    if (response.body === null) return;
+    try {
+      for await (const frame of readEvents(response.body)) {
+        if (frame.event === 'error') throw streamFailed(frame);
+        yield frame;
+      }
+    } catch (error) {
+      if (error instanceof CliError) throw error;
+      throw either.aborted ? interrupted() : this.#brokenOff(error);
+    }
   }
 
   override async request(method: Method, path: string, call: Call): Promise<unknown> {
@@ -132,6 +149,16 @@ export class Client extends TypedClient<Travel> {
     return url.href;
   }
 
+  /** After the head of an answer. */
+  #brokenOff(error: unknown): CliError {
+    return new CliError(
+      EXIT.unreachable,
+      'NO_ENGINE',
+      `The engine at ${this.connection.api_url} went away in the middle of its answer (${reasonOf(error)}).`,
+      { next_step: 'When it is up again (`kiln up`), give the same command.', cause: error },
+    );
+  }
+
   #unreachable(error: unknown): CliError {
     return new CliError(
       EXIT.unreachable,
@@ -140,6 +167,14 @@ export class Client extends TypedClient<Travel> {
       { next_step: 'Start it with `kiln up`, or name another with --api or --data.', cause: error },
     );
   }
+}
+
+function streamFailed({ data }: StreamEvent): CliError {
+  const said = (data as { message?: unknown } | null)?.message;
+  const message = typeof said === 'string' ? said : 'The engine ended its answer with an error.';
+  return new CliError(EXIT.engine, 'STREAM_FAILED', message, {
+    next_step: 'Give the same command again; `kiln logs` without -f reads what was stored.',
+  });
 }
 
 /** A path segment made of text somebody typed. */

@@ -2,6 +2,7 @@
  * What a command writes. Results go to stdout, everything on the way (progress, notes, warnings) to stderr. With
  * `--json` stdout carries one object, or for long-running commands one line per event, and stderr stays empty.
  */
+import { randomBytes } from 'node:crypto';
 import { stripVTControlCharacters, styleText } from 'node:util';
 
 export interface Stream {
@@ -18,6 +19,17 @@ export function plainText(text: string): string {
   return stripVTControlCharacters(text).replace(/[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g, '');
 }
 
+/**
+ * Stands in a text for the beginning and the end of our own paint, until the text is written: so that everything else in
+ * it can be cleaned there, whoever it came from. Nobody outside of this process can write it.
+ */
+const PAINT = `\u0000${randomBytes(8).toString('hex')}:`;
+const PAINTED = new RegExp(`${PAINT}(\\w*);`);
+
+/**
+ * All that goes to a terminal goes through here: texts of the engine, of apps and of files are cleaned of what would
+ * steer it. Line ends stay.
+ */
 export class Output {
   readonly json: boolean;
   readonly stdout: Stream;
@@ -33,12 +45,12 @@ export class Output {
 
   /** A line of the result, for people. */
   line(text = ''): void {
-    if (!this.json) this.stdout.write(`${text}\n`);
+    if (!this.json) this.stdout.write(`${this.render(text)}\n`);
   }
 
   /** A line on the way, for people. */
   note(text: string): void {
-    if (!this.json) this.stderr.write(`${text}\n`);
+    if (!this.json) this.stderr.write(`${this.render(text)}\n`);
   }
 
   warn(text: string): void {
@@ -57,7 +69,22 @@ export class Output {
   }
 
   paint(style: Style, text: string, stream: Stream = this.stdout): string {
-    return this.#colour && stream.isTTY === true ? styleText(style, text, { validateStream: false }) : text;
+    return this.#colour && stream.isTTY === true ? `${PAINT}${style};${text}${PAINT};` : text;
+  }
+
+  /** As it is written: our own paint, and nothing else that steers a terminal. */
+  render(text: string): string {
+    let end = '';
+    return text
+      .split(PAINTED)
+      .map((part, at) => {
+        if (at % 2 === 0) return part.split('\n').map(plainText).join('\n');
+        const [on, off] =
+          part === '' ? ['', end] : styleText(part as Style, '|', { validateStream: false }).split('|');
+        end = part === '' ? '' : off!;
+        return part === '' ? off! : on!;
+      })
+      .join('');
   }
 
   /** Columns as wide as their widest cell; the heading only when there are rows. */

@@ -65,10 +65,12 @@ export function seconds(min: number, max: number): (text: string) => number {
   };
 }
 
-/** Collects `--env K=V` options. */
-export function envPair(text: string, before: Record<string, string> = {}): Record<string, string> {
-  const [name, value] = splitPair(text);
-  return { ...before, [name]: value };
+export function addEnvOption(command: Command): Command {
+  const about = 'variable of this version only, NAME=- reads its value from standard input; can be repeated';
+  return command.option('--env <NAME=VALUE>', about, (text: string, before: [string, string][] = []) => [
+    ...before,
+    splitPair(text),
+  ]);
 }
 
 export function splitPair(text: string): [string, string] {

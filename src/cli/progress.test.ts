@@ -19,7 +19,7 @@ function terminal(o: { isTTY: boolean; json?: boolean; columns?: number }) {
     stderr: stream('stderr'),
     no_colour: false,
   });
-  return { out, progress: new Progress(output) };
+  return { out, output, progress: new Progress(output) };
 }
 
 test('on a terminal: a spinner line with the last log line, cut to the width and harmless', (t) => {
@@ -84,4 +84,22 @@ test('numbers for people', () => {
   assert.equal(formatAge('2026-01-09T23:58:00Z', now), '2 min ago');
   assert.equal(formatAge('2026-01-01T00:00:00Z', now), '9 days ago');
   assert.equal(plainText('a\u001b[2Jb\r\nc\td'), 'abc\td');
+});
+
+test('what others wrote is cleaned wherever it is shown, and our own paint stays', () => {
+  const { out, output } = terminal({ isTTY: true });
+  const hostile = 'a\u001b]0;title\u0007b\u001b[2Jc\u001b[31md\re\u009b2Jf';
+  output.line(`${output.paint('green', hostile)}${hostile}`);
+  assert.equal(out.stdout, '\u001b[32mabcdef\u001b[39mabcdef\n');
+  output.note(`one\n${output.paint('dim', 'two', output.stderr)}\t${hostile}`);
+  assert.equal(out.stderr, 'one\n\u001b[2mtwo\u001b[22m\tabcdef\n');
+  out.stdout = '';
+  output.fields([['name', hostile]]);
+  output.table(['A'], [[hostile]]);
+  output.warn(hostile);
+  for (const sign of ['\u001b[2J', '\u001b]', '\u0007', '\r', '\u009b'])
+    assert.ok(!(out.stdout + out.stderr).includes(sign), JSON.stringify(sign));
+  const { out: plain, output: piped } = terminal({ isTTY: false });
+  piped.line(`${piped.paint('green', hostile)}\nx`);
+  assert.equal(plain.stdout, 'abcdef\nx\n');
 });

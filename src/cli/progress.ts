@@ -95,6 +95,6 @@ export class Progress {
     const head = `${frame} ${this.#stage.padEnd(NAME_WIDTH)} ${time.padStart(9)}  `;
     const room = Math.max(0, (stderr.columns ?? 80) - head.length - 1);
     const detail = [...this.#detail].slice(0, room).join('');
-    stderr.write(CLEAR_LINE + head + this.#out.paint('dim', detail, stderr));
+    stderr.write(CLEAR_LINE + this.#out.render(head + this.#out.paint('dim', detail, stderr)));
   }
 }

@@ -65,6 +65,33 @@ test('with --json an error is one object on stdout and nothing else', async () =
   }
 });
 
+test('with --json help and version are an object, and a missing subcommand is named', async () => {
+  for (const argv of [
+    ['--json', '--help'],
+    ['env', '--help', '--json'],
+    ['help', 'env', '--json'],
+  ]) {
+    const { code, stdout, stderr } = await run(argv);
+    assert.deepEqual([code, stderr], [0, ''], argv.join(' '));
+    assert.match(JSON.parse(stdout).help, /^Usage: kiln/);
+  }
+  assert.match(JSON.parse((await run(['--version', '--json'])).stdout).version, /^\d+\.\d+\.\d+/);
+  const { code, stdout, stderr } = await run(['env', '--json']);
+  assert.deepEqual([code, stderr], [2, '']);
+  assert.deepEqual(JSON.parse(stdout).error.message, 'Which command? kiln env has ls, set, unset.');
+  assert.equal(JSON.parse(stdout).error.code, 'BAD_INPUT');
+  const bare = await run(['--json']);
+  assert.equal(bare.code, 2);
+  assert.match(JSON.parse(bare.stdout).error.message, /^Which command\? kiln has .*publish/);
+  const people = await run(['env']);
+  assert.equal(people.code, 2);
+  assert.match(people.stderr, /Usage: kiln env/);
+});
+
+test('keys are shown where the process list does not show them', async () => {
+  assert.match((await run(['mcp', '--help'])).stdout, /KILN_KEY=\S+ kiln mcp/);
+});
+
 test('no engine: exit 6 and how to start one', async () => {
   const { code, stderr } = await run([...NOWHERE, 'ls']);
   assert.equal(code, 6);

@@ -45,18 +45,39 @@ export async function runCli(input: CliInput): Promise<ExitCode> {
     async (...args) => {
       ended.code = (await handler(makeCli(input, program.opts<GlobalOptions>()), ...args)) ?? EXIT.ok;
     };
+  const help: string[] = [];
   try {
-    describe(program, input);
+    describe(program, input, (text) => help.push(text));
     await addCommands(program, bind, commandOf(input.argv));
     if (input.argv.length === 0) program.outputHelp();
     else await program.parseAsync(input.argv, { from: 'user' });
     return ended.code;
   } catch (error) {
-    return fail(input, error);
+    return fail(input, asked(error, program, input.argv, help.join('')));
   }
 }
 
-function describe(program: Command, input: CliInput): void {
+/** Help and version are no errors, but commander throws them; a command that lacks its subcommand has no message. */
+function asked(error: unknown, program: Command, argv: readonly string[], text: string): unknown {
+  if (!(error instanceof CommanderError)) return error;
+  if (error.exitCode === 0)
+    return new Asked(error.code === 'commander.version' ? { version: text.trim() } : { help: text });
+  if (error.code !== 'commander.help') return error;
+  const command = program.commands.find((one) => one.name() === commandOf(argv)) ?? program;
+  const names = command.commands.map((one) => one.name()).filter((name) => name !== 'help');
+  const name = command === program ? 'kiln' : `kiln ${command.name()}`;
+  return new CommanderError(2, error.code, `Which command? ${name} has ${names.join(', ')}.`);
+}
+
+/** What was asked for instead of a command, as `--json` prints it. */
+class Asked {
+  readonly object: Record<string, unknown>;
+  constructor(object: Record<string, unknown>) {
+    this.object = object;
+  }
+}
+
+function describe(program: Command, input: CliInput, keep: (text: string) => void): void {
   program
     .description('Self-hosted publish engine: a folder goes in, a live URL comes out.')
     .version(packageVersion(), '-V, --version', 'version of Kiln')
@@ -67,7 +88,7 @@ function describe(program: Command, input: CliInput): void {
     .helpOption('-h, --help', 'show help')
     .configureHelp({ showGlobalOptions: true, helpWidth: Math.min(input.stdout.columns ?? 100, 110) })
     .configureOutput({
-      writeOut: (text) => input.stdout.write(text),
+      writeOut: (text) => (wantsJson(input) ? keep(text) : input.stdout.write(text)),
       // With --json the error is an object on stdout; see `fail`.
       writeErr: (text) => (wantsJson(input) ? undefined : input.stderr.write(text)),
     })
@@ -130,7 +151,10 @@ function wantsJson(input: CliInput): boolean {
 }
 
 function fail(input: CliInput, error: unknown): ExitCode {
-  if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
+  if (error instanceof Asked) {
+    makeOutput(input, input.stdout, input.stderr).emit(error.object);
+    return EXIT.ok;
+  }
   const known =
     error instanceof CommanderError
       ? new CliError(EXIT.input, 'BAD_INPUT', error.message.replace(/^error: /, ''))

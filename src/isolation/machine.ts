@@ -9,7 +9,7 @@ import { countPause, type DiskWatch, watchDisk } from './disk.ts';
 import type { ExitReason, Machine, MachineExit, MachineSpec } from './driver.ts';
 import type { Host, Prepared } from './host.ts';
 import { readProc } from './marks.ts';
-import { CHANNEL_FD, NODE_INSIDE, type Outlet } from './network/outlet.ts';
+import { CHANNEL_FD, NODE_INSIDE, type Outlet, RELEASE_SCRIPT } from './network/outlet.ts';
 import { type Output, openOutput } from './output.ts';
 import { killTree, makeTree, type ProcessRow, type ProcessTree, signal, strike } from './processes.ts';
 import { checkSpec, removeTree } from './scratch.ts';
@@ -47,13 +47,14 @@ const START_MS = 30_000;
 const DRAIN_MS = 2000;
 const O_CLOEXEC = 0o2000000;
 const STARTED_SCRIPT = 'printf . >&3 && exec nice -n "$1" /bin/sh -c "$2" 3>&-';
-const LISTEN_SCRIPT = `env -i NODE_CHANNEL_FD=${CHANNEL_FD} "$3" -e "$4" >&2 && exec ${CHANNEL_FD}>&- && ${STARTED_SCRIPT}`;
+const LISTEN_SCRIPT = `env -i NODE_CHANNEL_FD=${CHANNEL_FD} "$3" -e "$4" >&2 && exec ${CHANNEL_FD}>&- && ${RELEASE_SCRIPT} && ${STARTED_SCRIPT}`;
 
 /**
  * The end of every launcher's command line: tells through fd 3 that the machine is set up, then becomes the
- * command, at a lower priority than the engine and the launcher. With an outlet, after its socket was handed over
- * (network/outlet.ts); should that fail, the machine does not start. The priority is not a courtesy: a fork bomb of equal
- * priority takes so many shares of the processors that the watchdog does not get to run (measured: 98 s).
+ * command, at a lower priority than the engine and the launcher. With an outlet, after its socket was handed over and
+ * with the environment that was held back till then (network/outlet.ts); should that fail, the machine does not start.
+ * The priority is not a courtesy: a fork bomb of equal priority takes so many shares of the processors that the watchdog
+ * does not get to run (measured: 98 s).
  */
 export function shellArguments(
   spec: Pick<MachineSpec, 'command' | 'kind'>,

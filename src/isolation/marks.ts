@@ -40,7 +40,7 @@ export function readMarks(pid: number): Marks | undefined {
   };
 }
 
-/** A file of /proc, or null when the process is gone or is not ours to look at. */
+/** A file that the kernel writes, or null when the process is gone or is not ours to look at. Nothing below `root` or `cwd`. */
 export function readProc(path: string): string | null {
   try {
     return readFileSync(path, 'utf8');

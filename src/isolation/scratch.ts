@@ -3,6 +3,7 @@ import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { promisify } from 'node:util';
 import type { MachineSpec } from './driver.ts';
+import { checkEnvironment } from './environment.ts';
 
 /** A file to be written into a machine's HOME before it starts. `path` is relative to HOME. */
 export interface HomeFile {
@@ -11,7 +12,6 @@ export interface HomeFile {
 }
 
 const MACHINE_ID = /^[A-Za-z0-9_-]{1,64}$/;
-const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 /**
  * Rejects a machine that must not be started: an id that is no file name, a working folder outside the workspace,
@@ -22,9 +22,7 @@ export async function checkSpec(spec: MachineSpec, o: { own_kernel?: boolean } =
   if (spec.as_root && !o.own_kernel)
     throw new Error(`machine ${spec.id} asks for root, and this driver's machines share the host's kernel`);
   if (spec.command.includes('\0')) throw new Error(`the command of machine ${spec.id} holds a NUL character`);
-  for (const [name, value] of Object.entries(spec.env))
-    if (!ENV_NAME.test(name) || value.includes('\0'))
-      throw new Error(`environment variable ${JSON.stringify(name)} cannot be passed to a machine`);
+  checkEnvironment(spec.env, 'a machine');
   if (!isInside(spec.workspace_dir, join(spec.workspace_dir, spec.cwd)) || isAbsolute(spec.cwd))
     throw new Error(`the working folder ${JSON.stringify(spec.cwd)} is outside the workspace`);
   const info = await stat(join(spec.workspace_dir, spec.cwd)).catch(() => null);

@@ -4,6 +4,7 @@ import { badInput, EXIT } from '../exit.ts';
 import { findDeployment } from '../find.ts';
 import { plural } from '../output.ts';
 import { splitPair } from '../plan-options.ts';
+import { withStandardInput } from '../variables.ts';
 
 interface EnvOptions {
   environment?: string;
@@ -11,7 +12,6 @@ interface EnvOptions {
   build?: boolean;
 }
 
-const MAX_VALUE_BYTES = 1024 * 1024;
 const NEXT = 'The next publish sees it; to apply it now: kiln publish, or kiln retry of the live version.';
 
 export function define(command: Command, bind: Bind): void {
@@ -129,23 +129,5 @@ async function readValues(cli: Cli, pairs: string[]): Promise<[string, string][]
       throw badInput('A variable is given as NAME=VALUE; a name has letters, digits and _.');
     }
   });
-  const from_stdin = values.filter(([, value]) => value === '-');
-  if (from_stdin.length > 1) throw badInput('Only one value can be read from standard input.');
-  const first = from_stdin[0];
-  if (first) first[1] = await readAll(cli);
-  return values;
-}
-
-/** One line end at the end is the editor's or echo's, not the value's. */
-async function readAll(cli: Cli): Promise<string> {
-  const pieces: Buffer[] = [];
-  let size = 0;
-  for await (const piece of cli.stdin) {
-    pieces.push(Buffer.from(piece as Buffer));
-    size += pieces.at(-1)!.length;
-    if (size > MAX_VALUE_BYTES) throw badInput(`The value is larger than ${MAX_VALUE_BYTES} bytes.`);
-  }
-  return Buffer.concat(pieces)
-    .toString('utf8')
-    .replace(/\r?\n$/, '');
+  return withStandardInput(cli, values);
 }

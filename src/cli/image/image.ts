@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import path from 'node:path';
@@ -94,12 +95,12 @@ async function exportImage(cli: Cli, id: string, file: string): Promise<ExitCode
   const client = await cli.connect();
   const release_id = await releaseOf(client, id);
   const target = path.resolve(cli.cwd, file);
-  const part = `${target}.part`;
+  const part = `${target}.${randomBytes(6).toString('hex')}.part`;
   const progress = new Progress(cli.out);
   try {
     progress.begin('export');
     const body = await client.download(`/releases/${release_id}/image`);
-    const out = createWriteStream(part);
+    const out = createWriteStream(part, { flags: 'wx' });
     await pipeline(Readable.fromWeb(body as never), out);
     await rename(part, target);
     progress.end('export', { ok: true, duration_ms: null });

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { DeploymentView } from '../../api/contract/deployment.ts';
 import { type Bind, type Cli, examples } from '../cli.ts';
 import { type Client, segment } from '../client.ts';
-import { EXIT } from '../exit.ts';
+import { CliError, EXIT } from '../exit.ts';
 import { findDeployment, findVersion } from '../find.ts';
 import { plainText } from '../output.ts';
 import { wholeNumber } from '../plan-options.ts';
@@ -72,6 +72,9 @@ async function followLog(cli: Cli, client: Client, of: LogOf, lines: number): Pr
     if (event === 'done') return;
     if (event === 'log_line') show(cli, data as Line);
   }
+  throw new CliError(EXIT.unreachable, 'NO_ENGINE', 'The engine ended before the log did.', {
+    next_step: 'When it is up again (`kiln up`), give the same command.',
+  });
 }
 
 function show(cli: Cli, { ts, stream, line, source }: Line): void {

@@ -12,7 +12,7 @@ import { bringFolder } from '../publish/bring-folder.ts';
 export function define(command: Command, bind: Bind): void {
   examples(command, [
     ['kiln mcp', 'what an agent starts: JSON-RPC on standard input and output'],
-    ['kiln mcp --key msk_live_…', 'with a key that may only what the agent should'],
+    ['KILN_KEY=msk_live_… kiln mcp', 'with a key that may only what the agent should'],
   ]);
   command.action(
     bind(async (cli) => {

@@ -1,7 +1,7 @@
 import type { DeploymentView } from '../../api/contract/deployment.ts';
 import type { SandboxView } from '../../api/contract/sandbox.ts';
 import { findDeployment, makeDeployment, rememberDeployment } from './choose-deployment.ts';
-import { findSandbox, type Sync, syncFolder } from './sync-folder.ts';
+import { ensureSandbox, type Sync, syncFolder } from './sync-folder.ts';
 
 export interface Brought {
   sandbox: SandboxView;
@@ -15,7 +15,7 @@ export interface Brought {
  */
 export async function bringFolder(of: Omit<Sync, 'sandbox'> & { name: string | null }): Promise<Brought> {
   const { client, folder, name } = of;
-  const sandbox = await findSandbox(client, folder);
+  const sandbox = await ensureSandbox(client, folder);
   const found = await findDeployment(client, { name, folder, sandbox });
   const { secrets_left_out } = await syncFolder({ ...of, sandbox });
   const deployment = found ?? (await makeDeployment(client, { name, folder, sandbox }));

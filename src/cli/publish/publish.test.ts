@@ -307,3 +307,16 @@ test('bad paths end with 2 before anything is sent', async () => {
   assert.match(empty.stderr, /nothing to publish/);
   assert.ok(!api.calls().some((call) => call.endsWith('/publish')));
 });
+
+test('a variable of one version can come from standard input', async () => {
+  const { code, stdout, stderr } = await publish(['--env', 'MODE=a=b', '--env', 'TOKEN=-'], {
+    stdin: 'hunter2\n',
+  });
+  assert.equal(code, 0, stderr);
+  const { body } = api.seen.find((one) => one.path.endsWith('/publish'))!;
+  assert.deepEqual(body.env, { MODE: 'a=b', TOKEN: 'hunter2' });
+  assert.ok(!(stdout + stderr).includes('hunter2'));
+  const twice = await publish(['--env', 'A=-', '--env', 'B=-'], { stdin: 'x' });
+  assert.equal(twice.code, 2);
+  assert.match(twice.stderr, /Only one value/);
+});

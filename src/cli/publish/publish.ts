@@ -2,18 +2,19 @@ import type { Command } from 'commander';
 import { type Bind, examples } from '../cli.ts';
 import { readFolder } from '../folder.ts';
 import {
+  addEnvOption,
   addPlanOptions,
-  envPair,
   overridesOf,
   type PlanOptions,
   seconds,
   wholeNumber,
 } from '../plan-options.ts';
+import { withStandardInput } from '../variables.ts';
 import { publishFolder } from './publish-folder.ts';
 
 export interface PublishOptions extends PlanOptions {
   name?: string;
-  env?: Record<string, string>;
+  env?: [string, string][];
   grace?: number;
   startupLimit?: number;
   replicas?: number;
@@ -29,13 +30,13 @@ export function define(command: Command, bind: Bind): void {
       '--name <name>',
       'deployment to publish to; made when there is none (default: that of the folder)',
     )
-    .option('--env <NAME=VALUE>', 'variable of this version only; can be repeated', envPair)
     .option('--grace <seconds>', 'unbroken health before the switch (default 30)', seconds(0, 3600))
     .option('--startup-limit <seconds>', 'until the first healthy answer (default 60)', seconds(1, 3600))
     .option('--replicas <number>', 'instances of the server', wholeNumber(1, 1000))
     .option('--no-promote', 'prove it, but leave production as it is')
     .option('--no-reuse', 'build even when an equal release is stored')
     .option('--include-git', 'the .git folder too');
+  addEnvOption(command);
   addPlanOptions(command);
   examples(command, [
     ['kiln publish ./my-app', 'publish a folder'],
@@ -47,10 +48,11 @@ export function define(command: Command, bind: Bind): void {
   command.action(
     bind(async (cli, given: string, options: PublishOptions) => {
       const folder = readFolder(cli.cwd, given);
+      const env = Object.fromEntries(await withStandardInput(cli, options.env ?? []));
       return publishFolder(cli, await cli.connect(), folder, {
         name: options.name ?? null,
         overrides: overridesOf(options),
-        env: options.env ?? {},
+        env,
         grace_ms: milliseconds(options.grace),
         startup_timeout_ms: milliseconds(options.startupLimit),
         replicas: options.replicas ?? null,

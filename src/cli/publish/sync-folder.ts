@@ -93,8 +93,8 @@ export function sandboxName(folder: string): string {
   return `${slugify(path.basename(folder), 'app')}-${digest}`;
 }
 
-/** Made when there is none. */
-export async function findSandbox(client: Client, folder: string): Promise<SandboxView> {
+/** The folder's sandbox, made when there is none. */
+export async function ensureSandbox(client: Client, folder: string): Promise<SandboxView> {
   const name = sandboxName(folder);
   const find = () => client.find('/sandboxes/by-name/{name}', { params: { name } });
   const found = await find();

@@ -5,7 +5,7 @@ import { type Bind, type Cli, examples } from '../cli.ts';
 import { Client } from '../client.ts';
 import { EXIT, type ExitCode } from '../exit.ts';
 import { readFolder } from '../folder.ts';
-import { addPlanOptions, envPair, overridesOf, type PlanOptions } from '../plan-options.ts';
+import { addEnvOption, addPlanOptions, overridesOf, type PlanOptions } from '../plan-options.ts';
 import { type PublishRequest, publishFolder } from '../publish/publish-folder.ts';
 import {
   addEngineOptions,
@@ -16,10 +16,11 @@ import {
   serve,
   startEngine,
 } from '../up/engine-options.ts';
+import { withStandardInput } from '../variables.ts';
 
 interface StartOptions extends PlanOptions {
   name?: string;
-  env?: Record<string, string>;
+  env?: [string, string][];
   reuse: boolean;
   grace?: string;
   startupLimit?: string;
@@ -36,8 +37,8 @@ export function define(command: Command, bind: Bind): void {
     )
     .argument('[path]', 'folder of the app (default: the example app)')
     .option('--name <name>', 'deployment to publish to')
-    .option('--env <NAME=VALUE>', 'variable of this version only; can be repeated', envPair)
     .option('--no-reuse', 'build even when an equal release is stored');
+  addEnvOption(command);
   addPlanOptions(command);
   addEngineOptions(command);
   examples(command, [
@@ -51,7 +52,8 @@ export function define(command: Command, bind: Bind): void {
       const folder = readFolder(cli.cwd, given ?? EXAMPLE);
       const engine_options = options as unknown as EngineOptions;
       const config = configOf(cli, engine_options);
-      const request = requestOf(options, given === undefined, config.health);
+      const env = Object.fromEntries(await withStandardInput(cli, options.env ?? []));
+      const request = { ...requestOf(options, given === undefined, config.health), env };
       const holder = folderHolder(config.data_dir);
       if (holder) {
         cli.out.note(
@@ -101,12 +103,11 @@ function requestOf(
   options: StartOptions,
   is_example: boolean,
   health: { grace_ms: number; startup_timeout_ms: number },
-): PublishRequest {
+): Omit<PublishRequest, 'env'> {
   const example_ms = is_example ? EXAMPLE_GRACE_MS : null;
   return {
     name: options.name ?? null,
     overrides: overridesOf(options),
-    env: options.env ?? {},
     // Said here, so that an engine that runs already with other defaults does the same.
     grace_ms: options.grace === undefined ? example_ms : health.grace_ms,
     startup_timeout_ms: options.startupLimit === undefined ? null : health.startup_timeout_ms,

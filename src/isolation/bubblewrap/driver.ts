@@ -5,7 +5,7 @@ import { cacheEnvironment } from '../cache.ts';
 import type { DriverOptions, IsolationDriver, MachineSpec } from '../driver.ts';
 import { openHost, type Prepared } from '../host.ts';
 import { startMachine } from '../machine.ts';
-import { FETCH_PROXY, NODE_INSIDE, openOutlet, withProxy } from '../network/outlet.ts';
+import { FETCH_PROXY, heldBack, NODE_INSIDE, openOutlet, withProxy } from '../network/outlet.ts';
 import { findProgram } from '../program.ts';
 import { machinePath } from '../toolchain.ts';
 import { bubblewrapLaunch, bubblewrapOptions, type UserNamespace } from './launch.ts';
@@ -55,13 +55,15 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       ...spec.env,
     };
     const options = bubblewrapOptions({
-      ...{ user_namespace, mounts, proc_entries: procEntries() },
-      ...{ workspace_dir: spec.workspace_dir, private_dir, cwd: posix.join('/workspace', spec.cwd) },
-      ...{
-        cache_dir: cache?.dir ?? null,
-        own_network: outlet !== null,
-        env: outlet === null ? env : withProxy(env, node),
-      },
+      user_namespace,
+      mounts,
+      proc_entries: procEntries(),
+      workspace_dir: spec.workspace_dir,
+      private_dir,
+      cwd: posix.join('/workspace', spec.cwd),
+      cache_dir: cache?.dir ?? null,
+      own_network: outlet !== null,
+      env: outlet === null ? env : heldBack(withProxy(env, node)),
     });
     return bubblewrapLaunch({ bwrap, spec, options, marks, limit_arguments, outlet });
   }

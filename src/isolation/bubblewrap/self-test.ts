@@ -5,6 +5,7 @@ import type { DriverOptions, IsolationDriver, MachineSpec, SelfTest } from '../d
 import { NODE_INSIDE } from '../network/outlet.ts';
 import { findProgram } from '../program.ts';
 import { runForTest } from '../self-test.ts';
+import { quoted } from '../shell.ts';
 import type { UserNamespace } from './launch.ts';
 
 const INSTALL_BWRAP =
@@ -71,8 +72,4 @@ function candidates(): UserNamespace[] {
 function detail(user_namespace: UserNamespace): string {
   const user = { sealed: 'sealed user namespace', plain: 'user namespace', none: 'no user namespace' };
   return `own process, mount and ${user[user_namespace]}; builds have no network but the proxy`;
-}
-
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }

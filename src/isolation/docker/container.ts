@@ -1,5 +1,6 @@
 import type Docker from 'dockerode';
 import type { Limits } from '../driver.ts';
+import { quoted } from '../shell.ts';
 import { LABEL, type Role } from './engine.ts';
 
 /** What containers of machines and instances have in common, as data. */
@@ -67,11 +68,6 @@ function fileSizeLimit({ disk_bytes }: Limits) {
 export function instanceCapabilities(user: string | undefined): string[] {
   const name = (user ?? '').split(':')[0]!;
   return ['', 'root', '0'].includes(name) ? SERVER_CAPABILITIES : [];
-}
-
-/** Text as one word of a POSIX shell. */
-export function quoted(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 /**

@@ -56,8 +56,12 @@ const LOG_CONFIG = { Type: 'none', Config: {} };
 export function dockerDriver(o: DockerDriverOptions): IsolationDriver {
   const daemon = openDocker(o.socket);
   const host: DockerHost = {
-    ...{ options: o, daemon, data_key: dataKey(o.data_dir), sampler: containerSampler() },
-    ...{ running: new Set<string>(), registry: null },
+    options: o,
+    daemon,
+    data_key: dataKey(o.data_dir),
+    sampler: containerSampler(),
+    running: new Set<string>(),
+    registry: null,
   };
   const start = (spec: MachineSpec) => startContainer(host, spec);
   let tested: ReturnType<typeof selfTest> | undefined;
@@ -177,8 +181,12 @@ class Starting {
     });
     const { State } = await this.container.inspect();
     this.run = new ContainerRun({
-      ...{ id: spec.id, container: this.container, pid: State.Pid, limits: spec.limits },
-      ...{ stop_signal: null, sampler: host.sampler },
+      id: spec.id,
+      container: this.container,
+      pid: State.Pid,
+      limits: spec.limits,
+      stop_signal: null,
+      sampler: host.sampler,
       drained: (patience_ms) => output.drained(patience_ms),
       cleanUp: () => this.cleanUp(),
     });
@@ -209,14 +217,19 @@ class Starting {
     const image = imageEnvironment(host.options.base_image.config.config?.Env);
     const env = {
       ...image,
-      ...{ PATH: image.PATH ?? DEFAULT_PATH, HOME: '/home', TMPDIR: '/tmp', LANG: 'C.UTF-8' },
+      PATH: image.PATH ?? DEFAULT_PATH,
+      HOME: '/home',
+      TMPDIR: '/tmp',
+      LANG: 'C.UTF-8',
       ...(this.cache() ? cacheEnvironment('/cache') : {}),
       ...registry.env,
       ...(this.egress ? proxyEnvironment(`http://127.0.0.1:${RELAY_PORT}`) : {}),
       ...spec.env,
     };
     const script = startScript({
-      ...{ cwd: posix.join('/workspace', spec.cwd), env, command: spec.command },
+      cwd: posix.join('/workspace', spec.cwd),
+      env,
+      command: spec.command,
       before: this.egress ? relayLines() : [],
     });
     const [uid, gid] = engineUser();
@@ -245,7 +258,10 @@ class Starting {
       },
     });
     const mount = (Source: string, Target: string, ReadOnly = false): Docker.MountSettings => ({
-      ...{ Type: 'bind', Source, Target, ReadOnly },
+      Type: 'bind',
+      Source,
+      Target,
+      ReadOnly,
       BindOptions: { Propagation: 'rprivate' },
     });
     const cache = this.cache()?.dir ?? null;

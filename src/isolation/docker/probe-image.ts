@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { MEDIA_TYPES } from '../../domain/image.ts';
+import { ELF_MACHINES, elfProgram } from '../elf.ts';
 import type { MachineImage } from '../image.ts';
 
 /**
@@ -12,36 +13,23 @@ export const PROBE_ANSWER = 'works\n';
 /** write(1, text, 6); exit(0) */
 const CODE: Record<string, { machine: number; code: string }> = {
   // mov eax,1; mov edi,1; lea rsi,[rip+16]; mov edx,6; syscall; mov eax,60; xor edi,edi; syscall
-  x64: { machine: 62, code: 'b801000000bf01000000488d3510000000ba060000000f05b83c00000031ff0f05' },
+  x64: {
+    machine: ELF_MACHINES.x64,
+    code: 'b801000000bf01000000488d3510000000ba060000000f05b83c00000031ff0f05',
+  },
   // mov x0,1; adr x1,.+28; mov x2,6; mov x8,64; svc 0; mov x0,0; mov x8,93; svc 0
-  arm64: { machine: 183, code: '200080d2e1000010c20080d2080880d2010000d4000080d2a80b80d2010000d4' },
+  arm64: {
+    machine: ELF_MACHINES.arm64,
+    code: '200080d2e1000010c20080d2080880d2010000d4000080d2a80b80d2010000d4',
+  },
 };
 
-/** An ELF file with a single segment; null for a processor that is not in the table. */
+/** Null for a processor that is not in the table. */
 export function probeProgram(arch: string): Buffer | null {
   const known = CODE[arch];
   if (known === undefined) return null;
   const body = Buffer.concat([Buffer.from(known.code, 'hex'), Buffer.from(PROBE_ANSWER)]);
-  const size = 64 + 56 + body.length;
-  const head = Buffer.alloc(64 + 56);
-  Buffer.from('7f454c46020101', 'hex').copy(head);
-  head.writeUInt16LE(2, 16); // executable
-  head.writeUInt16LE(known.machine, 18);
-  head.writeUInt32LE(1, 20);
-  head.writeBigUInt64LE(0x400078n, 24); // entry: right behind the headers
-  head.writeBigUInt64LE(64n, 32); // program header
-  head.writeUInt16LE(64, 52);
-  head.writeUInt16LE(56, 54);
-  head.writeUInt16LE(1, 56);
-  head.writeUInt16LE(64, 58);
-  head.writeUInt32LE(1, 64); // load
-  head.writeUInt32LE(5, 68); // read, execute
-  head.writeBigUInt64LE(0x400000n, 80);
-  head.writeBigUInt64LE(0x400000n, 88);
-  head.writeBigUInt64LE(BigInt(size), 96);
-  head.writeBigUInt64LE(BigInt(size), 104);
-  head.writeBigUInt64LE(0x1000n, 112);
-  return Buffer.concat([head, body]);
+  return elfProgram(known.machine, body);
 }
 
 export function probeImage(arch: string): MachineImage | null {

@@ -3,6 +3,7 @@ import { arch } from 'node:process';
 import type Docker from 'dockerode';
 import { countPause, watchDisk } from '../disk.ts';
 import type { Machine, SelfTest } from '../driver.ts';
+import { checkEnvironment } from '../environment.ts';
 import type { Adoption, ImageRuntime, InstanceSpec } from '../runtime.ts';
 import { dataKey } from '../sweep.ts';
 import { containerOptions, instanceCapabilities } from './container.ts';
@@ -175,9 +176,7 @@ const INSTANCE_ID = /^[A-Za-z0-9_-]{1,64}$/;
 function checkInstance(spec: InstanceSpec): void {
   for (const id of [spec.id, spec.deployment_id])
     if (!INSTANCE_ID.test(id)) throw new Error(`${JSON.stringify(id)} is not a plain name`);
-  for (const [name, value] of Object.entries(spec.env))
-    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) || value.includes('\0'))
-      throw new Error(`environment variable ${JSON.stringify(name)} cannot be passed to an instance`);
+  checkEnvironment(spec.env, 'an instance');
   for (const port of [spec.host_port, spec.guest_port])
     if (!(Number.isInteger(port) && port > 0 && port < 65_536)) throw new Error(`${port} is no port`);
 }

@@ -3,7 +3,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DriverOptions, IsolationDriver, SelfTest } from '../driver.ts';
 import { runForTest } from '../self-test.ts';
-import { quoted } from './container.ts';
+import { quoted } from '../shell.ts';
 import { type Daemon, daemonProblem } from './engine.ts';
 
 /** Runs a machine that tries to look outside; it must see nothing of the host and have nothing to write to. */

@@ -1,3 +1,5 @@
+import { REFUSED } from './frontend.ts';
+
 /**
  * Why a Dockerfile build failed, read from BuildKit's plain progress: embedded in Docker 20.10 and later, or behind
  * buildctl. Lines of a step's own output carry a time (`#7 0.172 text`) and are never taken for BuildKit's words.
@@ -46,6 +48,7 @@ export function explainImageBuild(log: string): ImageBuildExplanation {
 }
 
 const RULES: readonly Rule[] = [
+  frontendRefused,
   diskFull,
   dockerfileMissing,
   targetMissing,
@@ -83,6 +86,18 @@ function readVerdict(log: string): Verdict {
   return {
     text: words.join('\n'),
     step: title === undefined ? null : { title, output: (outputs.get(failed!) ?? []).join('\n') },
+  };
+}
+
+/** Kiln's own words, before BuildKit had any (frontend.ts). */
+function frontendRefused({ text }: Verdict): ImageBuildExplanation | null {
+  if (!text.startsWith(REFUSED)) return null;
+  const why = text.slice(REFUSED.length).split('\n')[0]!;
+  return {
+    code: 'DOCKERFILE_INVALID',
+    message: `The Dockerfile was not built: ${why}.`,
+    next_step:
+      'Let a plain Dockerfile be read by docker/dockerfile of Docker Hub or by BuildKit itself (without `# syntax=`, without BUILDKIT_SYNTAX), or build in a microVM.',
   };
 }
 

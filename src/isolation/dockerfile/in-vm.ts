@@ -1,6 +1,6 @@
 import { posix } from 'node:path';
-import { quoted } from '../docker/container.ts';
 import type { ImageBuildSpec } from '../image-builder.ts';
+import { quoted } from '../shell.ts';
 import { dockerBuildArguments, scopeOf } from './argv.ts';
 
 /** Where things are inside the microVM that builds. */

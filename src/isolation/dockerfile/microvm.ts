@@ -3,6 +3,7 @@ import { join, posix } from 'node:path';
 import type { IsolationDriver, SelfTest } from '../driver.ts';
 import type { ImageBuilder, ImageBuildResult, ImageBuildSpec } from '../image-builder.ts';
 import { checkImageBuild } from './argv.ts';
+import { refuseFrontend } from './frontend.ts';
 import { dockerfileInVmScript } from './in-vm.ts';
 
 /** On the machine's own disk, where layers can be mounted. */
@@ -52,6 +53,8 @@ export function microvmImageBuilder(o: MicrovmImageBuilderOptions): ImageBuilder
 
 async function build(o: MicrovmImageBuilderOptions, spec: ImageBuildSpec): Promise<ImageBuildResult> {
   await checkImageBuild(spec);
+  const refused = await refuseFrontend(spec, { network_is_held: true });
+  if (refused !== null) return { exit: refused, archive: null };
   const script = dockerfileInVmScript(spec, {
     context_dir: '/workspace',
     scratch_dir: posix.join(HOME, 'docker'),

@@ -10,13 +10,16 @@ import { readProc } from '../marks.ts';
 import { makeGate } from '../output.ts';
 import { makeScanner, type ProcessRow, type ProcessTable, signal, strike } from '../processes.ts';
 import { makePrivateDir, removeTree } from '../scratch.ts';
+import { readUntrustedFile } from '../untrusted-file.ts';
 import { makeSampler, watchMachine } from '../watchdog.ts';
 import { type BuildFiles, checkImageBuild, scopeHost, scopeOf } from './argv.ts';
+import { refuseFrontend } from './frontend.ts';
 
 /** A client that was told to end passes it on to BuildKit; one that does not is killed, which ends its session. */
 const CLIENT_GRACE_MS = 1500;
 /** For the steps of a build to die with its session. */
 const STEPS_GRACE_MS = 2500;
+const MOST_HOSTS_BYTES = 64 * 1024;
 
 export interface BuildClient {
   file: string;
@@ -38,6 +41,8 @@ export async function runBuild(
   await checkImageBuild(spec);
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(spec.id))
     throw new Error(`build id ${JSON.stringify(spec.id)} is not a plain name`);
+  const refused = await refuseFrontend(spec, { network_is_held: false });
+  if (refused !== null) return refused;
   const private_dir = join(work_dir, spec.id);
   try {
     await makePrivateDir(private_dir, []);
@@ -134,6 +139,11 @@ function inits(rows: readonly ProcessRow[]): number[] {
   return rows.filter((row) => !pids.has(row.ppid)).map((row) => row.pid);
 }
 
+/** A step may have put anything there, with a root of its own. */
+function hostsOf(pid: number): string {
+  return readUntrustedFile(join('/proc', String(pid), 'root/etc/hosts'), MOST_HOSTS_BYTES) ?? '';
+}
+
 /** Processes in containers of a BuildKit whose hosts file has this name. */
 function stepFinder(host: string): (table: ProcessTable) => ProcessRow[] {
   const known = new Map<string, boolean>();
@@ -142,7 +152,7 @@ function stepFinder(host: string): (table: ProcessTable) => ProcessRow[] {
     let mine = known.get(key);
     if (mine === undefined) {
       const in_buildkit = readProc(`/proc/${pid}/cgroup`)?.includes('buildkit') ?? false;
-      mine = in_buildkit && (readProc(join('/proc', String(pid), 'root/etc/hosts'))?.includes(host) ?? false);
+      mine = in_buildkit && hostsOf(pid).includes(host);
       // A container's first process becomes the command a moment after it is there: ask again until it is.
       if (mine || !in_buildkit) known.set(key, mine);
     }

@@ -3,6 +3,7 @@ import { access, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BuilderImage } from './builder-image/image.ts';
 import { type CpioEntry, file, makeCpio } from './builder-image/initramfs.ts';
+import { guardProgram } from './guest/guard.ts';
 
 /** The agent's files, where the guest sees them. */
 const AGENT = { 'init.sh': 'init', 'steps.sh': 'steps.sh', 'run_command.sh': 'run_command.sh' } as const;
@@ -20,6 +21,7 @@ export async function bootFiles(image: BuilderImage, extra: readonly CpioEntry[]
   const entries = [...extra];
   for (const [name, path] of Object.entries(AGENT))
     entries.push(file(path, await readFile(join(import.meta.dirname, 'guest', name)), 0o755));
+  entries.push(file('guard', guardProgram(), 0o755));
   const agent = makeCpio(entries);
   const digest = createHash('sha256').update(agent).digest('hex').slice(0, 16);
   const initramfs = join(image.dir, `initramfs-${digest}`);

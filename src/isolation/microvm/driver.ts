@@ -93,12 +93,13 @@ export function microvmDriver(
       if (hypervisor === null) throw new Error(result.ok ? 'no hypervisor' : result.reason);
       return await startOn(openHost(hypervisor), spec);
     },
-    ...{ waiting: keeper.waiting, warm: keeper.warm, close: keeper.close },
-    sweep: (keep) =>
-      sweepMachines({
-        ...{ scanner, data_key, work_dir: o.work_dir },
-        keep: (id) => keep.has(id) || running.has(id),
-      }),
+    waiting: keeper.waiting,
+    warm: keeper.warm,
+    close: keeper.close,
+    sweep(of) {
+      const keep = (id: string) => of.has(id) || running.has(id);
+      return sweepMachines({ scanner, data_key, work_dir: o.work_dir, keep });
+    },
   };
 }
 

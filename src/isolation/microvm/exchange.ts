@@ -16,8 +16,12 @@ export async function packInput(o: {
   out_path: string;
 }): Promise<number> {
   const { size_bytes } = await o.pack({
-    ...{ root: o.workspace_dir, prefix: 'workspace/', extra: o.files, out_path: o.out_path },
-    ...{ compress: 'none', max_bytes: Number.MAX_SAFE_INTEGER },
+    root: o.workspace_dir,
+    prefix: 'workspace/',
+    extra: o.files,
+    out_path: o.out_path,
+    compress: 'none',
+    max_bytes: Number.MAX_SAFE_INTEGER,
   });
   return size_bytes;
 }

@@ -280,8 +280,12 @@ export class VmRun {
       return;
     }
     await takeOutput({
-      ...{ unpack: workspace.unpack, output_path: workspace.path, bytes: output.bytes },
-      ...{ max_bytes: workspace.bytes, dir, workspace_dir: workspace.dir },
+      unpack: workspace.unpack,
+      output_path: workspace.path,
+      bytes: output.bytes,
+      max_bytes: workspace.bytes,
+      dir,
+      workspace_dir: workspace.dir,
     }).catch((error: Error) => {
       throw new Error(`the result was refused: ${error.message}`);
     });

@@ -1,6 +1,7 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Machine, SelfTest } from '../driver.ts';
+import { checkEnvironment } from '../environment.ts';
 import { makeScanner } from '../processes.ts';
 import type { Adoption, ImageRuntime, InstanceSpec, RuntimeName } from '../runtime.ts';
 import { removeTree } from '../scratch.ts';
@@ -24,7 +25,6 @@ const CHANNELS: VmChannel[] = [
 ];
 const RECORD_FILE = 'instance.json';
 const ID = /^[A-Za-z0-9_-]{1,64}$/;
-const ENV_NAME = /^[^=\0]+$/;
 
 export interface MicrovmRuntimeOptions extends Omit<MicrovmOptions, 'unpack'> {
   /**
@@ -109,9 +109,15 @@ class MicrovmRuntime implements ImageRuntime {
     on_run(run);
     const { host_port, guest_port, limits, id } = spec;
     const booted = await bootVm(host, {
-      ...{ id, dir, user, drives, channels: CHANNELS, survives_engine: true },
+      id,
+      dir,
+      user,
+      drives,
+      channels: CHANNELS,
+      survives_engine: true,
       network: { kind: 'forward', host_port, guest_port, outbound: o.instance_network !== 'none' },
-      ...{ vcpus: o.vcpus ?? 1, memory_bytes: limits.memory_bytes },
+      vcpus: o.vcpus ?? 1,
+      memory_bytes: limits.memory_bytes,
       max_file_bytes: scratch_bytes + limits.log_bytes,
       on_event: (event) => run.on(event),
     });
@@ -153,7 +159,9 @@ class MicrovmRuntime implements ImageRuntime {
 
   async sweep(keep: ReadonlySet<string>): Promise<string[]> {
     return await sweepMachines({
-      ...{ scanner: makeScanner(), data_key: this.data_key, work_dir: this.o.work_dir },
+      scanner: makeScanner(),
+      data_key: this.data_key,
+      work_dir: this.o.work_dir,
       keep: (id) => keep.has(id) || this.held.has(id) || this.starting.has(id),
     });
   }
@@ -178,12 +186,18 @@ class MicrovmRuntime implements ImageRuntime {
       return saving;
     };
     const run: VmRun = new VmRun({
-      ...{ host, dir, workspace: null, egress: null, cache: null },
+      host,
+      dir,
+      workspace: null,
+      egress: null,
+      cache: null,
       spec: of,
       on_gone: () => this.held.delete(of.id),
       open_output: async (_, receive) =>
         readLogFiles({
-          ...{ dir, from, receive },
+          dir,
+          from,
+          receive,
           on_read(offsets) {
             read = offsets;
             void save();
@@ -198,9 +212,7 @@ class MicrovmRuntime implements ImageRuntime {
 
 function checkInstance(spec: InstanceSpec): void {
   if (!ID.test(spec.id)) throw new Error(`instance id ${JSON.stringify(spec.id)} is not a plain name`);
-  for (const [name, value] of Object.entries(spec.env))
-    if (!ENV_NAME.test(name) || value.includes('\0'))
-      throw new Error(`environment variable ${JSON.stringify(name)} cannot be passed to an instance`);
+  checkEnvironment(spec.env, 'an instance');
 }
 
 async function makeDrives(

@@ -72,14 +72,19 @@ export class Start {
       const output_bytes = made?.output_bytes ?? this.warm!.output_bytes;
       await this.openEgress();
       const run = new VmRun({
-        ...{ host, spec, dir, open_output: readSockets },
+        host,
+        spec,
+        dir,
+        open_output: readSockets,
         workspace: {
           unpack: o.unpack,
           dir: spec.workspace_dir,
           bytes: output_bytes,
           path: join(dir, 'output.img'),
         },
-        ...{ egress: this.egress, cache: this.cache(), on_gone: () => this.on_gone(this.warm?.id ?? null) },
+        egress: this.egress,
+        cache: this.cache(),
+        on_gone: () => this.on_gone(this.warm?.id ?? null),
       });
       this.vm_run = run;
       const booted =
@@ -101,12 +106,17 @@ export class Start {
     const { o, spec, dir, user } = this;
     const socket_path = join(dir, 'egress.sock');
     return await bootVm(this.host, {
-      ...{ id: spec.id, dir, user, drives },
-      ...{ vcpus: o.vcpus ?? VCPUS, memory_bytes: spec.limits.memory_bytes },
+      id: spec.id,
+      dir,
+      user,
+      drives,
+      vcpus: o.vcpus ?? VCPUS,
+      memory_bytes: spec.limits.memory_bytes,
       channels: (['control', 'stdout', 'stderr'] as const).map((name) => ({ name, to: 'socket' })),
       network: this.egress === null ? { kind: 'none' } : { kind: 'egress', socket_path },
       max_file_bytes: output_bytes + (this.cache()?.max_bytes ?? 0),
-      ...{ survives_engine: false, ...(boot_ms === undefined ? {} : { boot_ms }) },
+      survives_engine: false,
+      ...(boot_ms === undefined ? {} : { boot_ms }),
       on_event: (event) => run.on(event),
     });
   }
@@ -180,7 +190,10 @@ export class Start {
       run: { shell: spec.command },
       cwd: posix.join('/workspace', spec.cwd),
       env: {
-        ...{ PATH, HOME: '/home', TMPDIR: '/tmp', LANG: 'C.UTF-8' },
+        PATH,
+        HOME: '/home',
+        TMPDIR: '/tmp',
+        LANG: 'C.UTF-8',
         ...Object.fromEntries(env),
         ...(networked ? withEgress(host.hypervisor.egress_url) : {}),
         ...(this.cache() ? cacheEnvironment('/cache') : {}),

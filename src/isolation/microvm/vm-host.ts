@@ -37,8 +37,11 @@ export function openVmHost(o: {
 }): VmHost {
   let files: Promise<BootFiles> | undefined;
   return {
-    ...{ hypervisor: o.hypervisor, scanner: makeScanner(), data_key: o.data_key },
-    ...{ work_dir: o.work_dir, search_path: o.search_path },
+    hypervisor: o.hypervisor,
+    scanner: makeScanner(),
+    data_key: o.data_key,
+    work_dir: o.work_dir,
+    search_path: o.search_path,
     boot() {
       files ??= (async () => bootFiles(o.image, (await o.hypervisor.guestFiles?.()) ?? []))();
       return files;
@@ -85,7 +88,15 @@ export async function bootVm(host: VmHost, plan: BootPlan): Promise<BootedVm> {
   const { id, dir, user, drives, channels, network, vcpus, survives_engine } = plan;
   const max_file_bytes = plan.max_file_bytes + LOG_FILE_BYTES;
   const vm = await hypervisor.start({
-    ...{ id, dir, user, drives, channels, network, vcpus, survives_engine, max_file_bytes },
+    id,
+    dir,
+    user,
+    drives,
+    channels,
+    network,
+    vcpus,
+    survives_engine,
+    max_file_bytes,
     ...(await host.boot()),
     cmdline: [
       `kiln.drives=${drives.map(({ name }) => name).join(',')}`,

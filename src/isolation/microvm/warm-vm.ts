@@ -47,11 +47,18 @@ export async function bootWarmVm(o: {
     if (shape.cache_bytes > 0) await makeSparse(path('cache'), shape.cache_bytes, user);
     const drive = (name: VmDrive['name'], read_only = false) => ({ name, path: path(name), read_only });
     const vm = {
-      ...{ id, dir, user, output_bytes },
+      id,
+      dir,
+      user,
+      output_bytes,
       on_event: (_: GuestEvent) => {},
     };
     const booted = await bootVm(host, {
-      ...{ id, dir, user, vcpus: o.vcpus, memory_bytes: shape.memory_bytes },
+      id,
+      dir,
+      user,
+      vcpus: o.vcpus,
+      memory_bytes: shape.memory_bytes,
       drives: [
         ...rootDrives(await o.root()),
         ...[drive('scratch'), drive('input', true), drive('output')],

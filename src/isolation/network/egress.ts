@@ -1,6 +1,13 @@
 import { once } from 'node:events';
 import { chmod, rm } from 'node:fs/promises';
-import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
+import {
+  type ClientRequest,
+  createServer,
+  type IncomingMessage,
+  request,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import type { Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import { openContacts } from './contacts.ts';
@@ -9,6 +16,13 @@ import { endToEnd, framing } from './headers.ts';
 import { DIRECT, type Upstream } from './host-network.ts';
 import { EGRESS_LIMITS, type Egress, type EgressLimits, type EgressOptions } from './policy.ts';
 import { authority, hostOf, makeRules, parseTarget, type Target } from './rules.ts';
+
+/** A connection of the machine: requests on it are read ahead of the answers to those before them. */
+interface Client {
+  /** When it closes, whatever goes on for it ends: of a request whose turn never came nothing else tells. */
+  gone: AbortController;
+  unanswered: number;
+}
 
 /** A machine that tries one name after the other must not fill the log. */
 const MOST_LINES = 50;
@@ -52,6 +66,9 @@ class EgressProxy {
   readonly server: Server;
   readonly incoming = new Set<Socket>();
   readonly outgoing = new Set<Socket>();
+  readonly clients = new WeakMap<Socket, Client>();
+  /** Connections to servers that are being made. */
+  dialing = 0;
   readonly said = new Set<string>();
   closed = false;
 
@@ -72,7 +89,12 @@ class EgressProxy {
     this.server.on('drop', () =>
       this.say(`network: more than ${connections} connections at once; some are cut`),
     );
-    this.server.on('connection', (socket: Socket) => this.watch(socket, this.incoming));
+    this.server.on('connection', (socket: Socket) => {
+      const client: Client = { gone: new AbortController(), unanswered: 0 };
+      this.clients.set(socket, client);
+      this.watch(socket, this.incoming);
+      socket.once('close', () => client.gone.abort());
+    });
     this.server.on('connect', (asked, client, head) => {
       this.tunnel(asked, client as Socket, head).catch(() => client.destroy());
     });
@@ -92,13 +114,24 @@ class EgressProxy {
     this.o.on_refused(this.said.size > MOST_LINES ? 'network: further refusals are not shown' : line);
   }
 
+  async dial(target: Target, scheme: 'http' | 'https'): Promise<Dialed> {
+    const { total_bytes, connections } = this.limits;
+    if (total_bytes !== null && this.contacts.bytes() > total_bytes)
+      return { ok: false, refused: `more than ${total_bytes} bytes went over the network`, allow: null };
+    // One connection of the machine can ask for any number of others before the first is answered.
+    if (this.outgoing.size + this.dialing >= connections)
+      return { ok: false, refused: null, unreachable: `more than ${connections} connections at once` };
+    this.dialing++;
+    try {
+      return await dial(target, scheme, this.dial_options);
+    } finally {
+      this.dialing--;
+    }
+  }
+
   /** The connection, or the text of the answer that says why there is none. */
   async reach(target: Target, scheme: 'http' | 'https'): Promise<Dialed & { text: string }> {
-    const { total_bytes } = this.limits;
-    const dialed: Dialed =
-      total_bytes !== null && this.contacts.bytes() > total_bytes
-        ? { ok: false, refused: `more than ${total_bytes} bytes went over the network`, allow: null }
-        : await dial(target, scheme, this.dial_options);
+    const dialed = await this.dial(target, scheme);
     if (dialed.ok) {
       this.contacts.through(target, dialed.socket);
       this.watch(dialed.socket, this.outgoing);
@@ -126,6 +159,8 @@ class EgressProxy {
   }
 
   async tunnel(asked: IncomingMessage, client: Socket, head: Buffer): Promise<void> {
+    // An earlier answer still owns the socket: two writers would mix what they say.
+    if ((this.clients.get(client)?.unanswered ?? 0) > 0) return void client.destroy();
     const target = parseTarget(asked.url ?? '');
     if (target === null) return answer(client, 400, 'CONNECT names a host and a port.');
     const dialed = await this.reach(target, 'https');
@@ -145,6 +180,9 @@ class EgressProxy {
   }
 
   async forward(asked: IncomingMessage, answered: ServerResponse): Promise<void> {
+    const client = this.clients.get(asked.socket)!;
+    client.unanswered++;
+    answered.once('close', () => client.unanswered--);
     const url = /^http:\/\//i.test(asked.url ?? '') && URL.canParse(asked.url!) ? new URL(asked.url!) : null;
     const host = url === null ? null : hostOf(url.hostname);
     if (url === null || host === null)
@@ -163,15 +201,9 @@ class EgressProxy {
       ...{ createConnection: () => dialed.socket, method: asked.method, setHost: false },
       path: `${dialed.via === null ? '' : `http://${url.host}`}${url.pathname}${url.search}`,
       headers: onwardHeaders(asked, url.host, dialed.via),
+      signal: client.gone.signal,
     });
-    onward.once('error', (error) => {
-      if (answered.headersSent) answered.destroy();
-      else refuse(answered, 502, `${authority(target)} gave no answer to pass on: ${error.message}`);
-    });
-    onward.once('response', (response) => {
-      answered.writeHead(response.statusCode ?? 502, endToEnd(response.rawHeaders, []));
-      pipeline(response, answered).catch(() => answered.destroy());
-    });
+    passAnswer(onward, answered, authority(target));
     await pipeline(asked, onward).catch(() => dialed.socket.destroy());
   }
 
@@ -191,6 +223,39 @@ function onwardHeaders(asked: IncomingMessage, host: string, via: Upstream | nul
     ...framing(asked.headers),
     ...(via === null || via.authorization === null ? [] : ['proxy-authorization', via.authorization]),
   ];
+}
+
+/**
+ * The server's answer, or 502 where it gives none that can be passed on. What it says is hostile: Node's parser lets
+ * answers through that Node's own writer throws at, and nothing would catch that in a handler of events.
+ */
+function passAnswer(onward: ClientRequest, answered: ServerResponse, server: string): void {
+  let failed = false;
+  const fail = (why: string) => {
+    if (failed) return;
+    failed = true;
+    onward.destroy();
+    if (answered.headersSent) answered.destroy();
+    else refuse(answered, 502, `${server} gave no answer to pass on: ${why}`);
+  };
+  onward.on('error', (error) => fail(error.message));
+  onward.once('upgrade', (_, socket) => {
+    socket.destroy();
+    fail('it changed the protocol');
+  });
+  onward.once('response', (response) => {
+    const status = response.statusCode ?? 0;
+    if (status < 200) return fail(`its status is ${status}`);
+    try {
+      answered.writeHead(status, endToEnd(response.rawHeaders, []));
+    } catch (error) {
+      return fail((error as Error).message);
+    }
+    pipeline(response, answered).catch(() => answered.destroy());
+  });
+  onward.once('close', () => {
+    if (!answered.headersSent) fail('the connection ended');
+  });
 }
 
 function refuse(answered: ServerResponse, status: number, text: string): void {

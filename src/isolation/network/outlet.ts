@@ -65,9 +65,9 @@ export async function openOutlet(spec: MachineSpec, host: HostNetwork): Promise<
   let closed = false;
   function attach(child: ChildProcess): void {
     child.on('message', (index: unknown, handle: unknown) => {
-      const target = relayed[index as number];
+      const target = typeof index === 'number' ? relayed[index] : undefined;
       const known = target !== undefined || index === relayed.length;
-      // The command has not started, but a library that its environment preloads may have: one socket each, no more.
+      // One socket each, no more.
       if (known && !servers.has(index) && !closed && handle instanceof Server) {
         servers.set(index, handle);
         handle.on('error', () => undefined);
@@ -108,6 +108,35 @@ export function withProxy(env: Record<string, string>, node_version: string | nu
       : { NODE_OPTIONS: joined(`--require=${FETCH_PROXY.to}`, env.NODE_OPTIONS) }),
   };
 }
+
+/** Variables that some shells refuse to have assigned, and that decide nothing of what they run. */
+const NOT_ASSIGNED: ReadonlySet<string> = new Set(['UID', 'EUID', 'PPID', 'OPTIND', 'SHELLOPTS', 'BASHOPTS']);
+
+/**
+ * An environment in which that of a machine is only kept, for a shell that ends with `RELEASE_SCRIPT`. Until the listening
+ * socket was handed over, the launcher's shell holds the channel to the engine, and Node trusts what comes there: it
+ * throws, where nobody can catch it, at what is no message. So neither PATH nor LD_PRELOAD may decide what runs before.
+ */
+export function heldBack(env: Record<string, string>): Record<string, string> {
+  let prefix = 'KILN_HELD_';
+  while (Object.keys(env).some((name) => name.startsWith(prefix))) prefix += '_';
+  const held: Record<string, string> = { PATH: '/usr/bin:/bin' };
+  const words: string[] = [];
+  for (const [name, value] of Object.entries(env)) {
+    if (NOT_ASSIGNED.has(name)) {
+      held[name] = value;
+      continue;
+    }
+    const at = `${prefix}${words.length}`;
+    held[at] = value;
+    words.push(`${name}="$${at}"`);
+  }
+  const places = words.map((_, at) => `${prefix}${at}`);
+  const release = words.length === 0 ? '' : `export ${words.join(' ')}; unset ${places.join(' ')}`;
+  return { ...held, KILN_HELD: `unset KILN_HELD; ${release}` };
+}
+
+export const RELEASE_SCRIPT = 'eval "$KILN_HELD"';
 
 /** From 22.21 and 24 on Node's own `fetch` reads NODE_USE_ENV_PROXY; 23 has ended without. */
 function knowsProxies(node_version: string | null): boolean {

@@ -79,7 +79,7 @@ for name in $(echo "$drives" | tr , ' '); do
 done
 mount -t ext4 -o noatime,noinit_itable "$(drive scratch)" /scratch || broken 'the scratch disk cannot be mounted'
 mkdir -p /scratch/upper /scratch/work /scratch/job /image
-mount -t overlay -o lowerdir=$lowers,upperdir=/scratch/upper,workdir=/scratch/work overlay /image || broken 'the overlay cannot be mounted'
+mount -t overlay -o nodev,lowerdir=$lowers,upperdir=/scratch/upper,workdir=/scratch/work overlay /image || broken 'the overlay cannot be mounted'
 mkdir -p /image/proc /image/dev /image/run /image/tmp /image/sys
 mount -t proc -o nosuid,nodev,noexec proc /image/proc
 mount -t tmpfs -o nosuid,mode=755,size=64k dev /image/dev
@@ -97,6 +97,7 @@ ln -s /proc/self/fd/2 /image/dev/stderr
 # The shell that becomes the command: images need not have one.
 touch /image/dev/.kiln/busybox
 mount --bind /bin/busybox /image/dev/.kiln/busybox
+mount -o remount,bind,ro /image/dev/.kiln/busybox
 mount -t cgroup2 none /sys/fs/cgroup || broken 'control groups are missing'
 echo '+memory +pids +cpu' > /sys/fs/cgroup/cgroup.subtree_control
 group=/sys/fs/cgroup/job

@@ -1,4 +1,5 @@
 import type { Limits } from '../../driver.ts';
+import { quoted } from '../../shell.ts';
 
 /** A file for the input drive: the job's own lie under `job/`. */
 export interface JobFile {
@@ -48,7 +49,10 @@ function config(job: Job): string {
   const [uid = '', gid = ''] = job.kind === 'workspace' ? job.user.split(':') : ['', ''];
   const whole = (n: number) => String(Math.min(Math.ceil(n), Number.MAX_SAFE_INTEGER));
   const settings: Record<string, string> = {
-    ...{ kind: job.kind, uid, gid, image_user: job.kind === 'image' ? job.user || '0' : '' },
+    kind: job.kind,
+    uid,
+    gid,
+    image_user: job.kind === 'image' ? job.user || '0' : '',
     network: job.network,
     processes: whole(job.limits.processes),
     memory_bytes: whole(job.limits.memory_bytes),
@@ -59,20 +63,16 @@ function config(job: Job): string {
     host_name: job.host_name,
   };
   return Object.entries(settings)
-    .map(([name, value]) => `${name}=${shellQuote(value)}\n`)
+    .map(([name, value]) => `${name}=${quoted(value)}\n`)
     .join('');
 }
 
 /** Through `env -i`: names and values that mean something to a shell stay what they are. */
 function runScript(job: Job): string {
-  const env = Object.entries(job.env).map(([name, value]) => shellQuote(`${name}=${value}`));
+  const env = Object.entries(job.env).map(([name, value]) => quoted(`${name}=${value}`));
   // The agent has looked it up in the image's accounts, as container engines do.
   if (!('HOME' in job.env)) env.push('"HOME=$KILN_HOME"');
   const command = 'shell' in job.run ? ['/bin/sh', '-c', job.run.shell] : job.run.args;
-  const words = [...env, ...command.map(shellQuote)].join(' ');
-  return `cd ${shellQuote(job.cwd)} || exit 126\nexec ${SHELL} env -i ${words}\n`;
-}
-
-export function shellQuote(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
+  const words = [...env, ...command.map(quoted)].join(' ');
+  return `cd ${quoted(job.cwd)} || exit 126\nexec ${SHELL} env -i ${words}\n`;
 }
