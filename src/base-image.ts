@@ -2,7 +2,7 @@
  * What builds in docker and microVMs start from: the builder image, an image of a registry, or one in a tar. Kept apart
  * from releases (`<data>/base-images`), where retention has nothing to say; always used by digest.
  */
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { KilnError } from './domain/errors.ts';
 import type { Log } from './engine/context.ts';
@@ -35,6 +35,9 @@ export interface BaseImageOptions {
 /** Null: there is no builder image yet, and none was asked for. */
 export async function openBaseImage(o: BaseImageOptions): Promise<MachineImage | null> {
   const objects = fileObjectStore(path.join(o.dir, 'objects'));
+  // What a start that was cut short left half made would be in the way of this one.
+  await objects.sweepTemp();
+  await rm(path.join(o.dir, 'tmp'), { recursive: true, force: true });
   if (o.wanted !== null) {
     const digest = o.wanted.startsWith('/')
       ? await fromTar(o, objects, o.wanted)

@@ -1,9 +1,10 @@
 /** One engine process: takes the data folder, starts what needs time, and has the engine put together meanwhile. */
 import path from 'node:path';
-import pino from 'pino';
 import type { Config } from './config.ts';
 import type { Log } from './engine/context.ts';
+import { engineLog } from './engine/engine-log.ts';
 import { type Folders, lockFolder, makeFolders } from './engine/folders.ts';
+import { KnownSecrets } from './engine/known-secrets.ts';
 import { type Machines, openMachines } from './machines.ts';
 import type { Database } from './store/db.ts';
 import type { ObjectStore } from './store/objects/port.ts';
@@ -61,12 +62,16 @@ export async function startServer(config: Config, hooks: Hooks): Promise<Server>
   const folders = await makeFolders(config.data_dir, (dir) => left_open.push(dir));
   const lock = lockFolder(config.data_dir, apiUrl(config));
   closers.add(() => lock.release());
-  const say = engineLog(config, folders, hooks.say);
+  const secrets = new KnownSecrets();
+  const file = path.join(folders.data, 'logs', 'engine.log');
+  const redact = (text: string) => secrets.redact(text);
+  const say = engineLog({ file, level: config.log_level, redact, also: hooks.say });
   for (const dir of left_open)
     say('warn', 'other users of this machine may look into a folder: run `chmod 700` on it as its owner', {
       dir,
     });
   try {
+    const parts = { config, hooks, folders, say, secrets, closers };
     const { machines, database } = await openParts(config, hooks, folders, say, closers);
     const after_ms: Record<string, number> = {};
     const reached = (phase: string) => {
@@ -77,7 +82,7 @@ export async function startServer(config: Config, hooks: Hooks): Promise<Server>
     database.then(() => reached('database')).catch(() => undefined);
     const { openEngine } = await import('./wiring.ts');
     reached('loaded');
-    const server = await openEngine({ config, hooks, folders, say, closers, machines, database, reached });
+    const server = await openEngine({ ...parts, machines, database, reached });
     reached('ready');
     const { api_url: api, edge_url: edge, isolation } = server;
     say('info', 'ready', { api, edge, isolation, after_ms });
@@ -117,17 +122,6 @@ async function openParts(
     (opened) => opened.close(),
   );
   return { machines, database };
-}
-
-function engineLog(config: Config, folders: Folders, also: Log | undefined): Log {
-  const file = pino(
-    { level: config.log_level, base: null },
-    pino.destination({ dest: path.join(folders.data, 'logs', 'engine.log'), sync: true, mkdir: true }),
-  );
-  return (level, message, data) => {
-    file[level](data ?? {}, message);
-    also?.(level, message, data);
-  };
 }
 
 function apiUrl(config: Config): string {

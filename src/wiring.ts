@@ -12,7 +12,9 @@ import { type Edge, startEdge } from './edge/edge.ts';
 import type { EdgePort, EngineContext, Log } from './engine/context.ts';
 import { LocalEngine } from './engine/create.ts';
 import { type Folders, keptSecret } from './engine/folders.ts';
+import type { KnownSecrets } from './engine/known-secrets.ts';
 import { pairWithDatabase } from './engine/pairing.ts';
+import { openVault } from './engine/vault-key.ts';
 import { openCache } from './isolation/cache.ts';
 import type { Machines } from './machines.ts';
 import { makeVerifier } from './release/verify.ts';
@@ -21,13 +23,14 @@ import type { Database } from './store/db.ts';
 import { fileObjectStore } from './store/objects/files.ts';
 import { acknowledgeRoutes, readRoutes } from './store/route.ts';
 import { ensureTenant, type NewId } from './store/tenant.ts';
-import { makeVault } from './store/vault.ts';
 
 export interface Opened {
   config: Config;
   hooks: Hooks;
   folders: Folders;
   say: Log;
+  /** What the log is redacted by. */
+  secrets: KnownSecrets;
   closers: Closers;
   machines: Promise<Machines>;
   database: Promise<Database>;
@@ -58,13 +61,14 @@ export async function openEngine(o: Opened): Promise<Omit<Server, 'closed' | 'cl
     ...{ runtime, image_builder, images_missing },
     network: config.network,
     openCache: cachesOf(config, folders),
-    vault: makeVault(Buffer.from(await keptSecret(folders.data, 'vault.key'), 'hex')),
+    vault: o.secrets.watch(await openVault(database.db, folders.data)),
     newId,
     folders,
     tmp_dir: folders.tmp,
     workDir: (id) => path.join(folders.work, id),
     ...{ limits: config.limits, health: config.health, timings: config.timings },
     ...{ bounds: config.bounds, retention: config.retention },
+    idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
     cache_total_bytes: config.cache.total_bytes,
     allow_private_webhooks: config.allow_private_webhooks,
     push_registries: config.push_registries,
@@ -135,7 +139,7 @@ function apiDeps(config: Config, ctx: EngineContext, engine: LocalEngine): ApiDe
     base_domain: config.base_domain,
     resolver: dnsResolver(),
     allow_private_webhooks: config.allow_private_webhooks,
-    idempotency_retention_ms: config.api_limits.idempotency_retention_ms,
+    idempotency_retention_ms: ctx.idempotency_retention_ms,
     strict_answers: config.strict_answers,
     log: say,
   };

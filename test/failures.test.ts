@@ -146,6 +146,21 @@ describe('failures leave production alone', () => {
     });
   });
 
+  test('an app that redirects to an address with a secret in it: the failure does not name it (I10)', async () => {
+    const { id } = await kiln.deployment('tells');
+    const secret = 'hush-91f3c7';
+
+    await kiln.ask('POST', `/deployments/${id}/env`, { env: { ACCESS_TOKEN: secret } });
+    const dir = await writeApp({
+      'main.js': `require('http').createServer((q, s) => { s.writeHead(302, { location: '/?token=' + process.env.ACCESS_TOKEN }); s.end(); }).listen(process.env.PORT)`,
+    });
+    const { version } = await kiln.publish(dir, { deployment_id: id, run_command: 'node main.js' });
+    assert.equal(version.failure.code, 'HEALTH_REDIRECT', JSON.stringify(version.failure));
+    assert.match(version.failure.last_probe.location, /\?token=\[redacted\]/);
+    assert.ok(!JSON.stringify(await kiln.version(id, version.id)).includes(secret));
+    assert.ok(!(await kiln.buildLog(id, version.build_id)).includes(secret));
+  });
+
   test('the artifact is over the limit', async () => {
     await fails(await staticSite('big'), 'ARTIFACT_TOO_LARGE', {
       build_command: 'mkdir out && head -c 6000000 /dev/zero > out/index.html',

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
+import { collecting } from '../src/engine/retention.fixture.ts';
 import { storeContract } from '../src/store/contract.ts';
 import { openDatabase } from '../src/store/db.ts';
 import { nodeServer, staticSite } from './support/apps.ts';
@@ -21,6 +22,8 @@ describe('on a Postgres server', { skip }, () => {
   after(() => postgres.stop());
 
   storeContract('Postgres', async () => openDatabase({ url: await postgres.fresh() }));
+
+  collecting('Postgres', async () => openDatabase({ url: await postgres.fresh() }));
 
   test('publish, roll back, kill -9 in the middle, recover', async () => {
     const url = await postgres.fresh();

@@ -305,7 +305,7 @@ describe('events', () => {
     api.app.request(`/api/v1/events/stream${query}`, {
       headers: { authorization: `Bearer ${key}`, ...headers },
     });
-  const emit = (n: number, type: 'deployment.live' | 'instance.state' = 'deployment.live') =>
+  const emit = (n: number, type: 'deployment.live' | 'sandbox.created' = 'deployment.live') =>
     api.database.db.transaction().execute((trx) =>
       appendEvent(trx, {
         id: newId('evt'),
@@ -319,7 +319,7 @@ describe('events', () => {
   test('live, filtered by globs, and resumed after a break without gap or repetition', async () => {
     const reading = readFrames(await stream('?types=deployment.*'), (frames) => frames.length >= 2);
     await emit(1);
-    await emit(2, 'instance.state');
+    await emit(2, 'sandbox.created');
     await emit(3);
     const first = await reading;
     assert.deepEqual(

@@ -21,7 +21,6 @@ export type EventType =
   | 'deployment.env_changed'
   | 'deployment.scaled'
   | 'deployment.domain_attached'
-  | 'instance.state'
   | 'webhook.test';
 
 export interface Event {

@@ -27,6 +27,18 @@ export function redactText(text: string, secrets: readonly string[]): string {
   return redactor.push(text) + redactor.flush();
 }
 
+/** The same value with every text in it passed through `redact`, whatever lists and plain objects it lies in. */
+export function redactIn<T>(value: T, redact: (text: string) => string): T {
+  const inner = (of: unknown): unknown => {
+    if (typeof of === 'string') return redact(of);
+    if (of instanceof Error) return redact(of.stack ?? String(of));
+    if (Array.isArray(of)) return of.map(inner);
+    if (typeof of !== 'object' || of === null || Object.getPrototypeOf(of) !== Object.prototype) return of;
+    return Object.fromEntries(Object.entries(of).map(([name, part]) => [name, inner(part)]));
+  };
+  return inner(value) as T;
+}
+
 /** A redactor for one stream; the result does not depend on where the stream is cut into chunks. */
 export function makeRedactor(secrets: readonly string[]): Redactor {
   const decoder = new StringDecoder('utf8');

@@ -105,7 +105,10 @@ class EdgeServer implements Edge {
       base_domain,
       scan_interval_ms: limits.scan_interval_ms,
       feed_timeout_ms: limits.feed_timeout_ms,
-      on_swap: (table: RouteTable) => this.#upstreams.keepOnly(table.instance_ids),
+      on_swap: (table: RouteTable) => {
+        this.#upstreams.keepOnly(table.instance_ids);
+        void this.#sites.dropReplaced();
+      },
       log,
     });
     this.#proxy_context = {

@@ -40,6 +40,12 @@ export class Sites {
     }
   }
 
+  /** Lets go of sites of which something was stored anew since they were opened. */
+  async dropReplaced(): Promise<void> {
+    for (const [key, entry] of [...this.#entries])
+      if (entry.site && (await entry.site.isReplaced()) && this.#entries.get(key) === entry) this.#evict(key);
+  }
+
   close(): void {
     for (const key of [...this.#entries.keys()]) this.#evict(key);
   }

@@ -1,6 +1,5 @@
 /** What every part of the engine is given: its ports, its limits and timings, and the little they share. */
 import type { Ports } from '../pipeline/run.ts';
-import type { Verifier } from '../release/verify.ts';
 import type { Database } from '../store/db.ts';
 import type { Folders } from './folders.ts';
 
@@ -55,10 +54,11 @@ export interface EngineContext extends Ports {
   database: Database;
   folders: Folders;
   edge: EdgePort;
-  verifier: Verifier;
   timings: Timings;
   bounds: EngineLimits;
   retention: Retention;
+  /** Answers to requests with an idempotency key are kept this long. */
+  idempotency_retention_ms: number;
   /** Of the package caches of all deployments. */
   cache_total_bytes: number;
   /** Whether webhooks may reach addresses of this machine and of private networks, and use plain http. */

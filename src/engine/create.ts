@@ -27,6 +27,7 @@ import {
 import { getWorkspace } from '../store/tenant.ts';
 import { transact } from '../store/transact.ts';
 import { versionById } from '../store/version.ts';
+import { Collector } from './collector.ts';
 import type { EngineContext } from './context.ts';
 import { type DoctorReport, examine } from './doctor.ts';
 import type { Accepted, Engine, ExecRequest, PublishInput, Switched, WorkspaceSource } from './engine.ts';
@@ -71,7 +72,7 @@ export class LocalEngine implements Engine {
   readonly #waiters: OperationWaiters;
   readonly #webhooks: WebhookSender;
   readonly #commands: Commands;
-  #gc_timer: NodeJS.Timeout | null = null;
+  readonly #collector: Collector;
 
   constructor({ ctx, drivers }: EngineOptions) {
     this.id = ctx.id;
@@ -84,6 +85,7 @@ export class LocalEngine implements Engine {
     this.#waiters = new OperationWaiters(ctx);
     this.#webhooks = new WebhookSender(ctx);
     this.#commands = { logs: new SandboxLogs(ctx), running: new RunningCommands() };
+    this.#collector = new Collector(ctx);
   }
 
   async prepare(): Promise<void> {
@@ -107,12 +109,11 @@ export class LocalEngine implements Engine {
     this.#reconciler.start();
     await this.#webhooks.start();
     void this.#reconciler.pass();
-    this.#gc_timer = setInterval(() => void this.gc({ dry_run: false }).catch(() => {}), GC_EVERY_MS);
-    this.#gc_timer.unref();
+    this.#collector.start();
   }
 
   async stop(): Promise<void> {
-    if (this.#gc_timer) clearInterval(this.#gc_timer);
+    await this.#collector.stop();
     await this.#webhooks.stop();
     await this.#reconciler.stop();
     await this.#worker.stop();
@@ -342,4 +343,3 @@ export class LocalEngine implements Engine {
 
 /** An edge that does not follow within this time is its own trouble. */
 const EDGE_ACK_MS = 5000;
-const GC_EVERY_MS = 6 * 3600 * 1000;

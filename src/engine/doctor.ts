@@ -38,7 +38,8 @@ export async function examine(
     (error) => ({ kind: ctx.database.kind, ok: false, detail: String(error) }),
   );
   const by_kind = new Map<string, { bytes: number; files: number }>();
-  for (const object of await listObjects(ctx.db)) {
+  // The rest is told without a database too: that is when a doctor is asked.
+  for (const object of database.ok ? await listObjects(ctx.db).catch(() => []) : []) {
     const sum = by_kind.get(object.kind) ?? { bytes: 0, files: 0 };
     by_kind.set(object.kind, { bytes: sum.bytes + object.size_bytes, files: sum.files + 1 });
   }

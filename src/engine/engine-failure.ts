@@ -1,5 +1,7 @@
 import { KilnError } from '../domain/errors.ts';
 import { type Failure, failure, type Stage } from '../domain/failure.ts';
+import { BlobMismatch } from '../release/oci/store.ts';
+import { DigestMismatch } from '../source/extract.ts';
 import { StageDeadline } from './turn.ts';
 
 /** A fault of the engine or of its storage, told to the user: nothing of theirs is wrong, and trying again may help. */
@@ -15,6 +17,13 @@ export function engineFailure(stage: Stage, error: unknown): Failure {
     );
   if (error instanceof KilnError && error.code === 'ARTIFACT_GONE')
     return ours(stage, 'ARTIFACT_GONE', message, 'Publish again.');
+  if (error instanceof BlobMismatch || (error instanceof DigestMismatch && stage === 'health'))
+    return ours(
+      stage,
+      'ARTIFACT_CORRUPT',
+      message,
+      'Production is unchanged. Check the disk or the object store, then publish again: what is damaged is stored anew.',
+    );
   if (error instanceof KilnError && error.code === 'STORAGE_FAILED')
     return ours(stage, 'STORAGE_FAILED', message, 'Check the object store, then `kiln retry`.');
   if (error instanceof StageDeadline)

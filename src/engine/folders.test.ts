@@ -7,7 +7,10 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { tempDir } from '../../test/support/folders.ts';
+import { aDeployment, aVersion } from '../../test/support/rows.ts';
+import { openDatabase } from '../store/db.ts';
 import { folderHolder, keptSecret, lockFolder, makeFolders } from './folders.ts';
+import { openVault } from './vault-key.ts';
 
 test('the folder is one engine’s at a time; the second is told who holds it', async () => {
   const data = await tempDir('lock');
@@ -88,6 +91,48 @@ test('secrets are made once, and only their owner reads them', async () => {
   assert.equal((await stat(path.join(data, 'vault.key'))).mode & 0o777, 0o600);
   assert.equal((await stat(data)).mode & 0o777, 0o700);
   assert.equal((await readFile(path.join(data, 'vault.key'), 'utf8')).trim(), first);
+});
+
+test('an empty file is no secret, and a half-made one is not in the way', async () => {
+  const { data } = await makeFolders(path.join(await tempDir('secret'), 'data'));
+  const file = path.join(data, 'engine.id');
+  await writeFile(file, '');
+  await writeFile(`${file}.part`, 'eng_ha');
+  const id = await keptSecret(data, 'engine.id', () => 'eng_1');
+  assert.equal(id, 'eng_1');
+  assert.equal(await keptSecret(data, 'engine.id', () => 'eng_2'), 'eng_1');
+  assert.deepEqual(
+    (await readdir(data)).filter((name) => name.includes('.part')),
+    [],
+  );
+});
+
+test('a vault key that is gone is made anew only while nothing is sealed with it', async () => {
+  const { data } = await makeFolders(path.join(await tempDir('secret'), 'data'));
+  const file = path.join(data, 'vault.key');
+  const database = await openDatabase({ dir: 'memory://' });
+  try {
+    const { db } = database;
+    await writeFile(file, '');
+    const vault = await openVault(db, data);
+    assert.equal((await openVault(db, data)).open(vault.seal('value', 'here'), 'here'), 'value');
+    const deployment = await aDeployment(db);
+    const version = await db.transaction().execute((trx) => aVersion(trx, deployment, 1));
+    await db
+      .updateTable('versions')
+      .set({ env_encrypted: vault.seal('{}', version.id) })
+      .where('id', '=', version.id)
+      .execute();
+    const key = await readFile(file, 'utf8');
+    for (const lose of [() => rm(file), () => writeFile(file, ''), () => writeFile(file, key.slice(0, 20))]) {
+      await lose();
+      await assert.rejects(openVault(db, data), /vault\.key .* Restore it from a backup/s);
+    }
+    await writeFile(file, key);
+    await openVault(db, data);
+  } finally {
+    await database.close();
+  }
 });
 
 const linux = {

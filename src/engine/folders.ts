@@ -1,7 +1,7 @@
 /** The data folder: everything one engine keeps on disk, and the lock that makes it one engine's at a time. */
 import { randomBytes } from 'node:crypto';
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, rename, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { KilnError } from '../domain/errors.ts';
@@ -203,16 +203,27 @@ function startTime(pid: number): string | null {
   }
 }
 
-/** A random secret kept in the data folder with mode 0600, made on first use. */
-export async function keptSecret(data: string, name: string, make = () => randomBytes(32).toString('hex')) {
+/**
+ * A random secret kept in the data folder with mode 0600, made on first use: on the disk before anything depends on it,
+ * and there whole or not at all. A file without content holds no secret. `before_making` may refuse to have one made.
+ */
+export async function keptSecret(
+  data: string,
+  name: string,
+  make = () => randomBytes(32).toString('hex'),
+  before_making: () => Promise<void> = async () => undefined,
+): Promise<string> {
   const file = path.join(data, name);
-  try {
-    return (await readFile(file, 'utf8')).trim();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
+  const kept = readText(file)?.trim() ?? '';
+  if (kept !== '') return kept;
+  await before_making();
   const secret = make();
-  await writeFile(file, `${secret}\n`, { mode: 0o600, flag: 'wx' });
-  await chmod(file, 0o600);
+  const made = `${file}.part`;
+  await rm(made, { force: true });
+  await writeFile(made, `${secret}\n`, { mode: 0o600, flag: 'wx', flush: true });
+  await chmod(made, 0o600);
+  await rename(made, file);
+  await using folder = await open(data);
+  await folder.sync();
   return secret;
 }

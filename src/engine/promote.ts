@@ -7,6 +7,7 @@
 import type { Deployment } from '../domain/deployment.ts';
 import { KilnError } from '../domain/errors.ts';
 import type { Operation, SwitchKind } from '../domain/operation.ts';
+import type { Release } from '../domain/release.ts';
 import { isPromotable, type Version } from '../domain/version.ts';
 import { switchVersions } from '../pipeline/5-promotion.ts';
 import { Unproved } from '../pipeline/unproved.ts';
@@ -16,8 +17,9 @@ import { deploymentById, lockDeployment, takeSeq } from '../store/deployment.ts'
 import { appendEvent } from '../store/event.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { unstoppedInstances } from '../store/instance.ts';
+import { holdObjects } from '../store/object.ts';
 import { finishOperation, getOperation, insertOperation } from '../store/operation.ts';
-import { releaseById } from '../store/release.ts';
+import { objectsOfRelease, releaseById } from '../store/release.ts';
 import { transact } from '../store/transact.ts';
 import { versionById, versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
@@ -95,7 +97,9 @@ async function refuseUnlessPromotable(ctx: EngineContext, version: Version): Pro
     );
   const release = await releaseById(ctx.db, version.release_id);
   const gone = `The artifact of version ${version.version_number} was collected by retention; publish again, or \`kiln retry ${version.id}\`.`;
-  if (release.collected_at !== null) throw new KilnError('ARTIFACT_GONE', gone);
+  // Held before it is looked at: from then on retention keeps off (I2).
+  const missing = release.collected_at ?? (await held(ctx, release));
+  if (missing !== null) throw new KilnError('ARTIFACT_GONE', gone);
   const verdict = await ctx.verifier.verify(release);
   if (verdict === 'gone') throw new KilnError('ARTIFACT_GONE', gone);
   if (verdict === 'corrupt')
@@ -103,6 +107,10 @@ async function refuseUnlessPromotable(ctx: EngineContext, version: Version): Pro
       'STORAGE_FAILED',
       `The stored artifact of version ${version.version_number} does not match its digest; production is unchanged. Publish again.`,
     );
+}
+
+function held(ctx: EngineContext, release: Release): Promise<string | null> {
+  return ctx.db.transaction().execute((trx) => holdObjects(trx, ctx.objects, objectsOfRelease(release)));
 }
 
 /** Enough instances of the version run and answer this very moment. */

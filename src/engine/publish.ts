@@ -15,7 +15,7 @@ import type { Trx } from '../store/db.ts';
 import { lockDeployment, setDeploymentState, takeSeq, takeVersionNumber } from '../store/deployment.ts';
 import { readEnvVars } from '../store/env-var.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
-import { recordObject } from '../store/object.ts';
+import { holdObjects } from '../store/object.ts';
 import { insertOperation, unfinishedOf } from '../store/operation.ts';
 import { transact } from '../store/transact.ts';
 import { insertVersion, type NewVersion, versionSecrets } from '../store/version.ts';
@@ -77,13 +77,11 @@ export async function acceptRetry(
 ): Promise<Accepted> {
   const { version } = of;
   const { source_key } = await versionSecrets(ctx.db, version.id);
-  const stored = await ctx.objects.head(source_key);
-  if (stored === null)
+  if ((await holdObjects(ctx.db, ctx.objects, [{ key: source_key, kind: 'source' }])) !== null)
     throw new KilnError(
       'ARTIFACT_GONE',
       `The source snapshot of ${version.id} was collected by retention; publish again.`,
     );
-  await recordObject(ctx.db, { key: source_key, kind: 'source', size_bytes: stored.size_bytes });
   const { external_workspace_id, external_user_id, external_project_id } = version;
   const accepted = await accept(ctx, queue, {
     deployment: of.deployment,

@@ -15,7 +15,7 @@ import {
   setInstanceState,
   unstoppedInstances,
 } from '../store/instance.ts';
-import { listObjects, recordObject } from '../store/object.ts';
+import { listObjects, recordStrayObject } from '../store/object.ts';
 import { abandonedOperations, expireStuck } from '../store/operation.ts';
 import { bumpRoutes } from '../store/route.ts';
 import { livingSandboxIds } from '../store/sandbox.ts';
@@ -177,24 +177,27 @@ export async function sweepFolders(ctx: EngineContext): Promise<void> {
 }
 
 /**
- * A crash between storing an object and writing its row leaves an object in no book, which retention would never
- * touch. Only keys of Kiln's own making (a digest under `sources/` or `releases/`) are entered, as unreferenced.
+ * A crash, or a publish that ended, between storing an object and writing its row leaves an object in no book, which
+ * retention would never touch. Only keys of Kiln's own making (a digest in one of its folders) are entered, as
+ * unreferenced.
  */
-export async function bookStrayObjects(ctx: EngineContext): Promise<void> {
+export async function bookStrayObjects(ctx: Pick<EngineContext, 'db' | 'objects'>): Promise<void> {
   const booked = new Set((await listObjects(ctx.db)).map((object) => object.key));
-  for (const kind of ['source', 'release'] as const)
-    for await (const object of ctx.objects.list(`${kind}s/`)) {
-      if (booked.has(object.key) || !OWN_KEY.test(object.key)) continue;
-      const is_index = object.key.endsWith('.index.json');
-      await recordObject(ctx.db, {
-        key: object.key,
-        kind: is_index ? 'index' : kind,
-        size_bytes: object.size_bytes,
-      });
+  for (const [folder, kind] of OWN_FOLDERS)
+    for await (const { key, size_bytes } of ctx.objects.list(folder)) {
+      if (booked.has(key) || !OWN_KEY.test(key)) continue;
+      const is_index = key.endsWith('.index.json');
+      await recordStrayObject(ctx.db, { key, kind: is_index ? 'index' : kind, size_bytes });
     }
 }
 
-const OWN_KEY = /^(sources|releases)\/[0-9a-f]{64}\.(tar|tar\.zst|index\.json)$/;
+const OWN_FOLDERS = [
+  ['sources/', 'source'],
+  ['releases/', 'release'],
+  ['blobs/sha256/', 'blob'],
+] as const;
+const OWN_KEY =
+  /^((sources|releases)\/[0-9a-f]{64}\.(tar|tar\.zst|index\.json)|blobs\/sha256\/[0-9a-f]{64})$/;
 
 const HALF_DONE = [UPLOAD_PREFIX, 'export-'];
 

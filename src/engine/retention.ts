@@ -1,7 +1,7 @@
 /**
  * Retention: what nobody can need any more goes, by age and count, decided from references in the database only. An
- * object without a row in `objects` was not made by Kiln and is never touched; neither is anything an active version,
- * an unfinished operation or one of a deployment's newest versions refers to.
+ * object whose key is not of Kiln's making is never touched; neither is anything an active version, an unfinished
+ * operation, an instance that was not stopped or one of a deployment's newest versions refers to.
  */
 import { readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
@@ -13,13 +13,17 @@ import {
   forgetObject,
   idsOfLiveLogs,
   listObjects,
+  lockUnused,
   type ObjectReference,
   objectReferences,
+  REASONS_TO_KEEP,
+  referencesTo,
   type StoredObject,
 } from '../store/object.ts';
 import { markCollected } from '../store/release.ts';
 import { deleteDeliveriesBefore } from '../store/webhook.ts';
 import type { EngineContext } from './context.ts';
+import { bookStrayObjects } from './reconcile.ts';
 import { boundCaches, sweepImages } from './scratch.ts';
 
 export interface GcItem {
@@ -42,11 +46,16 @@ const AUDIT_DAYS = 365;
 /** A fresh object may belong to a publish that has not written its row yet. */
 const FRESH_MS = 3600 * 1000;
 
-export async function collect(ctx: EngineContext, options: { dry_run: boolean }): Promise<GcReport> {
+export async function collect(
+  ctx: EngineContext,
+  options: { dry_run: boolean; signal?: AbortSignal },
+): Promise<GcReport> {
   const report: GcReport = { dry_run: options.dry_run, removed: [], kept: [], removed_bytes: 0 };
   const now = ctx.now();
+  if (!options.dry_run) await bookStrayObjects(ctx);
   const references = await objectReferences(ctx.db, ctx.retention.keep_versions);
   for (const object of await listObjects(ctx.db)) {
+    options.signal?.throwIfAborted();
     const verdict = judge(object, references.get(object.key) ?? [], now, ctx.retention.days);
     const item = {
       key: object.key,
@@ -54,8 +63,13 @@ export async function collect(ctx: EngineContext, options: { dry_run: boolean })
       size_bytes: object.size_bytes,
       reason: verdict.reason,
     };
-    if (verdict.keep) report.kept.push(item);
-    else if (options.dry_run || (await removeObject(ctx, object, now))) report.removed.push(item);
+    const kept = verdict.keep
+      ? verdict.reason
+      : options.dry_run
+        ? null
+        : await removeObject(ctx, object, now);
+    if (kept === null) report.removed.push(item);
+    else report.kept.push({ ...item, reason: kept });
   }
   const before = new Date(now.getTime() - ctx.retention.days * DAY_MS);
   const live = await idsOfLiveLogs(ctx.db);
@@ -70,7 +84,7 @@ export async function collect(ctx: EngineContext, options: { dry_run: boolean })
     await deleteEventsBefore(ctx.db, before);
     await deleteDeliveriesBefore(ctx.db, before);
     await deleteAuditBefore(ctx.db, new Date(now.getTime() - AUDIT_DAYS * DAY_MS));
-    await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - DAY_MS));
+    await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - ctx.idempotency_retention_ms));
   }
   report.removed_bytes = report.removed.reduce((sum, item) => sum + item.size_bytes, 0);
   return report;
@@ -85,7 +99,7 @@ export function judge(
 ): { keep: boolean; reason: string } {
   const age_ms = now.getTime() - object.last_used_at.getTime();
   if (age_ms < FRESH_MS) return { keep: true, reason: 'used within the last hour' };
-  for (const why of ['active', 'unfinished', 'warm', 'among the newest', 'a snapshot'] as const) {
+  for (const why of REASONS_TO_KEEP) {
     const found = references.find((reference) => reference.why === why);
     if (found) return { keep: true, reason: `${why}: ${found.what}` };
   }
@@ -105,15 +119,20 @@ export function judge(
 }
 
 /**
- * The object goes while its row is locked, and only if it was not used again meanwhile. A publish that finds the
- * object at this very moment waits for the row and then sees that the object is gone (see `freeze`).
+ * The object goes while its row is locked, and only if it was not used and nobody refers to it since it was judged,
+ * which may be minutes ago. Whoever is about to refer to it enters it first (`holdObjects`): that makes the row a later
+ * one, or waits here and then finds the object gone. Answers why the object stays; null when it is gone.
  */
-async function removeObject(ctx: EngineContext, object: StoredObject, now: Date): Promise<boolean> {
+async function removeObject(ctx: EngineContext, object: StoredObject, now: Date): Promise<string | null> {
+  const { days, keep_versions } = ctx.retention;
   return ctx.db.transaction().execute(async (trx) => {
-    if (!(await forgetObject(trx, object.key, object.last_used_at))) return false;
-    if (object.kind === 'release') await markCollected(trx, object.key, now);
+    if (!(await lockUnused(trx, object))) return 'used again while it was looked at';
+    const verdict = judge(object, await referencesTo(trx, object.key, keep_versions), now, days);
+    if (verdict.keep) return verdict.reason;
+    await forgetObject(trx, object.key);
+    await markCollected(trx, object.key, now);
     await ctx.objects.delete(object.key);
-    return true;
+    return null;
   });
 }
 

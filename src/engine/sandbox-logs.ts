@@ -22,6 +22,8 @@ export interface CommandLog {
 export class SandboxLogs {
   readonly #ctx: Pick<EngineContext, 'folders' | 'say'>;
   readonly #open = new Map<string, { writer: LogWriter; users: number }>();
+  /** The last writer of a log, while it writes what is left: the next one waits for it. */
+  readonly #closing = new Map<string, Promise<void>>();
 
   constructor(ctx: Pick<EngineContext, 'folders' | 'say'>) {
     this.#ctx = ctx;
@@ -46,7 +48,10 @@ export class SandboxLogs {
         streams.stderr.end();
         if (--log.users > 0) return;
         this.#open.delete(sandbox_id);
-        await log.writer.close();
+        const closing = log.writer.close();
+        this.#closing.set(sandbox_id, closing);
+        await closing;
+        if (this.#closing.get(sandbox_id) === closing) this.#closing.delete(sandbox_id);
       },
     };
   }
@@ -58,6 +63,7 @@ export class SandboxLogs {
         max_bytes: LOG_BYTES,
         secrets: [],
         on_full: 'rotate',
+        after: this.#closing.get(sandbox_id),
         on_error: (error) =>
           this.#ctx.say('warn', `the log of ${sandbox_id} is not written`, { error: String(error) }),
       });

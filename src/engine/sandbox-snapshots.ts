@@ -6,14 +6,13 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { KilnError } from '../domain/errors.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
+import { stored } from '../pipeline/1-snapshot.ts';
 import { extractTar } from '../source/extract.ts';
 import { ArtifactTooLarge, packTree } from '../source/pack.ts';
 import { purge } from '../source/remove.ts';
 import { explain, snapshotSource } from '../source/snapshot.ts';
 import { TarTooLarge } from '../source/tree.ts';
-import { recordObject } from '../store/object.ts';
 import type { EngineContext } from './context.ts';
 import type { StoredWorkspace, WorkspaceSource } from './engine.ts';
 
@@ -31,8 +30,8 @@ const workspaceOf = (ctx: CopyContext, sandbox_id: string) =>
 export async function snapshotSandbox(ctx: CopyContext, sandbox: Sandbox): Promise<StoredWorkspace> {
   const root = workspaceOf(ctx, sandbox.id);
   await mkdir(root, { recursive: true });
-  for (let tries = 0; tries < 3; tries++) {
-    const { sha256, key, size_bytes, stored_bytes, files, secrets_left_out } = await snapshotSource({
+  const { sha256, key, size_bytes, files, secrets_left_out } = await stored(ctx, () =>
+    snapshotSource({
       root,
       output_path: null,
       include_git: true,
@@ -42,13 +41,9 @@ export async function snapshotSandbox(ctx: CopyContext, sandbox: Sandbox): Promi
       // The one of publishes remembers another choice of files.
       cache_file: null,
       tmp_dir: ctx.tmp_dir,
-    });
-    await recordObject(ctx.db, { key, kind: 'source', size_bytes: stored_bytes });
-    // Retention may have removed an equal, old object between the look and the row; from the row on it keeps off.
-    if ((await ctx.objects.head(key)) !== null)
-      return { sha256, object_key: key, size_bytes, files, secrets_left_out };
-  }
-  throw new KilnError('STORAGE_FAILED', 'The stored snapshot vanished again and again; try once more.');
+    }),
+  );
+  return { sha256, object_key: key, size_bytes, files, secrets_left_out };
 }
 
 /** Errors: ARTIFACT_GONE, and those of a snapshot. Whatever fails, the folder is gone. */

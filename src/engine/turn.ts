@@ -1,8 +1,9 @@
 /** One turn of a worker with an operation, in the shape that the pipeline's stages see it. */
 import path from 'node:path';
 import type { EventType } from '../domain/event.ts';
-import type { Stage } from '../domain/failure.ts';
+import type { Failure, Stage } from '../domain/failure.ts';
 import type { Operation } from '../domain/operation.ts';
+import { redactIn, redactText } from '../domain/redact.ts';
 import type { Run } from '../pipeline/run.ts';
 import { openEnv, secretValues } from '../pipeline/version-env.ts';
 import type { Trx } from '../store/db.ts';
@@ -21,7 +22,11 @@ export interface Turn {
   abort: AbortController;
 }
 
-export type TurnRun = Run & { end(): Promise<void> };
+export type TurnRun = Run & {
+  /** The failure without values that are secret to this version: apps print, answer and redirect to them. */
+  redacted(failure: Failure): Failure;
+  end(): Promise<void>;
+};
 
 /** The stage took longer than it may. */
 export class StageDeadline extends Error {
@@ -43,11 +48,8 @@ export async function openRun(
   const version = await versionById(ctx.db, operation.version_id);
   const deployment = await deploymentById(ctx.db, operation.deployment_id);
   if (!deployment) throw new Error(`operation ${operation.id} has no deployment`);
-  const log = await openBuildLog(
-    ctx,
-    version.id,
-    operation.kind === 'verify' ? operation.id : version.build_id,
-  );
+  const secrets = await secretsOf(ctx, version.id);
+  const log = openBuildLog(ctx, secrets, operation.kind === 'verify' ? operation.id : version.build_id);
   const timer = new StageTimer(turn);
   const { record, recordOutcome } = recording(ctx, turn);
   const event = (trx: Trx, type: EventType, data: Record<string, unknown> = {}) =>
@@ -94,6 +96,7 @@ export async function openRun(
       await recordTime(trx, last);
       await finish(trx, outcome);
     },
+    redacted: (failure) => withoutSecrets(failure, secrets),
     async end() {
       timer.end();
       await log.close();
@@ -128,14 +131,24 @@ function recording(
 }
 
 /** Everything that is secret to this version is redacted by value in what its build and the engine say. */
-async function openBuildLog(ctx: EngineContext, version_id: string, build_id: string): Promise<LogWriter> {
+async function secretsOf(ctx: EngineContext, version_id: string): Promise<string[]> {
   const sealed = await versionSecrets(ctx.db, version_id);
+  return secretValues(
+    openEnv(ctx.vault, version_id, 'run', sealed.env_encrypted),
+    openEnv(ctx.vault, version_id, 'build', sealed.build_env_encrypted),
+  );
+}
+
+/** Its words only: a secret may be spelled like a code. The tail of the log is redacted already. */
+function withoutSecrets(failure: Failure, secrets: string[]): Failure {
+  const { message, next_step, last_probe } = failure;
+  return { ...failure, ...redactIn({ message, next_step, last_probe }, (text) => redactText(text, secrets)) };
+}
+
+function openBuildLog(ctx: EngineContext, secrets: string[], build_id: string): LogWriter {
   return openLog(path.join(ctx.folders.build_logs, `${build_id}.jsonl`), {
     max_bytes: ctx.limits.build.log_bytes * 2,
-    secrets: secretValues(
-      openEnv(ctx.vault, version_id, 'run', sealed.env_encrypted),
-      openEnv(ctx.vault, version_id, 'build', sealed.build_env_encrypted),
-    ),
+    secrets,
     on_full: 'stop',
   });
 }

@@ -4,9 +4,9 @@ import type { Operation } from '../domain/operation.ts';
 import { isPromotable, type Version } from '../domain/version.ts';
 import { lockDeployment, takeSeq } from '../store/deployment.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
-import { recordObject } from '../store/object.ts';
+import { holdObjects } from '../store/object.ts';
 import { insertOperation } from '../store/operation.ts';
-import { releaseById } from '../store/release.ts';
+import { objectsOfRelease, releaseById } from '../store/release.ts';
 import { transact } from '../store/transact.ts';
 import { versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
@@ -26,13 +26,15 @@ export async function acceptVerify(
     );
   const release = await releaseById(ctx.db, version.release_id);
   const { source_key } = await versionSecrets(ctx.db, version.id);
-  const source = await ctx.objects.head(source_key);
-  if (release.collected_at !== null || source === null)
+  const { source_gone, gone } = await ctx.db.transaction().execute(async (trx) => ({
+    source_gone: await holdObjects(trx, ctx.objects, [{ key: source_key, kind: 'source' }]),
+    gone: release.collected_at ?? (await holdObjects(trx, ctx.objects, objectsOfRelease(release))),
+  }));
+  if (source_gone !== null || gone !== null)
     throw new KilnError(
       'ARTIFACT_GONE',
-      `The ${source === null ? 'source snapshot' : 'artifact'} of version ${version.version_number} was collected by retention; there is nothing to compare.`,
+      `The ${source_gone !== null ? 'source snapshot' : 'artifact'} of version ${version.version_number} was collected by retention; there is nothing to compare.`,
     );
-  await recordObject(ctx.db, { key: source_key, kind: 'source', size_bytes: source.size_bytes });
   return transact(ctx.db, async (trx) => {
     const deployment = await lockDeployment(trx, version.deployment_id);
     await refuseTooMany(trx, ctx, deployment);

@@ -210,7 +210,13 @@ export class Worker {
     }
   }
 
-  async #fail(run: Run | null, problem: Failure, state: 'failed' | 'cancelled', turn?: Turn): Promise<void> {
+  async #fail(
+    run: TurnRun | null,
+    found: Failure,
+    state: 'failed' | 'cancelled',
+    turn?: Turn,
+  ): Promise<void> {
+    const problem = run?.redacted(found) ?? found;
     const operation = run?.operation ?? turn!.operation;
     const lease = turn?.lease ?? { operation_id: operation.id, token: operation.lease_token };
     run?.log.note(`${state}: ${problem.message} ${problem.next_step}`);

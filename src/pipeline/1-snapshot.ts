@@ -4,7 +4,7 @@ import { makePlan } from '../build/plan.ts';
 import { KilnError } from '../domain/errors.ts';
 import type { PlanOverrides } from '../domain/plan.ts';
 import { type Snapshot, snapshotSource } from '../source/snapshot.ts';
-import { recordObject } from '../store/object.ts';
+import { holdObjects } from '../store/object.ts';
 import type { Ports } from './run.ts';
 
 export interface Freeze {
@@ -15,18 +15,36 @@ export interface Freeze {
   cache_file: string;
 }
 
-/** Rejects with SNAPSHOT_FAILED, SOURCE_TOO_LARGE or STORAGE_FAILED; nothing has been written to the database then. */
-export async function freeze(ports: Ports, of: Freeze): Promise<Snapshot> {
+/** Rejects with SNAPSHOT_FAILED, SOURCE_TOO_LARGE or STORAGE_FAILED; nothing refers to anything then. */
+export function freeze(ports: Ports, of: Freeze): Promise<Snapshot> {
+  return stored(ports, () => takeSnapshot(ports, of));
+}
+
+/** Retention may remove an equal, old object between the look at it and its row: then it is taken once more. */
+export async function stored(
+  ports: Pick<Ports, 'db' | 'objects'>,
+  take: () => Promise<Snapshot>,
+): Promise<Snapshot> {
   for (let tries = 0; tries < 3; tries++) {
-    const snapshot = await takeSnapshot(ports, of);
-    await recordObject(ports.db, { key: snapshot.key, kind: 'source', size_bytes: snapshot.stored_bytes });
-    // Retention may have removed an equal, old object between our look and our row; from the row on it keeps off.
-    if ((await ports.objects.head(snapshot.key)) !== null) return snapshot;
+    const snapshot = await take();
+    if ((await holdObjects(ports.db, ports.objects, [{ key: snapshot.key, kind: 'source' }])) === null)
+      return snapshot;
   }
   throw new KilnError('STORAGE_FAILED', 'The stored snapshot vanished again and again; try once more.');
 }
 
-function takeSnapshot(ports: Ports, of: Freeze): Promise<Snapshot> {
+async function takeSnapshot(ports: Ports, of: Freeze): Promise<Snapshot> {
+  const snapshot = await snapshotAs(ports, of, of.cache_file);
+  const { key: object_key, sha256 } = snapshot;
+  const is_sound =
+    !snapshot.unchanged ||
+    !ports.verifier.isDoubted(object_key) ||
+    (await ports.verifier.verify({ object_key, sha256 })) === 'whole';
+  // Read anew, it takes the place of the damaged one.
+  return is_sound ? snapshot : snapshotAs(ports, of, null);
+}
+
+function snapshotAs(ports: Ports, of: Freeze, cache_file: string | null): Promise<Snapshot> {
   return snapshotSource({
     root: of.root,
     output_path: of.overrides.output_path ?? null,
@@ -34,7 +52,7 @@ function takeSnapshot(ports: Ports, of: Freeze): Promise<Snapshot> {
     keep_outputs: hasNothingToBuild(of),
     limits: ports.limits.source,
     store: ports.objects,
-    cache_file: of.cache_file,
+    cache_file,
     tmp_dir: ports.tmp_dir,
   });
 }

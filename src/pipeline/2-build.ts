@@ -2,8 +2,6 @@
  * Stage 2: the snapshot is laid out afresh, the plan is decided from it, and the plan's commands run in an isolated
  * machine. The value is the folder they left, or the release of an earlier build from equal inputs.
  */
-import { mkdir, rm } from 'node:fs/promises';
-import path from 'node:path';
 import { explainPlan } from '../build/explain.ts';
 import { diskFiles, memoryFiles, type SourceFiles } from '../build/files.ts';
 import { makePlan } from '../build/plan.ts';
@@ -11,16 +9,17 @@ import { type Failure, failure } from '../domain/failure.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
-import { extractTar } from '../source/extract.ts';
-import { readSmallTree, type SmallTree } from '../source/small-tree.ts';
+import type { SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
-import { reusableRelease } from '../store/release.ts';
+import { holdObjects } from '../store/object.ts';
+import { objectsOfRelease, reusableRelease } from '../store/release.ts';
 import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
 import { runCommands } from './build-commands.ts';
 import { buildImage } from './build-image.ts';
 import { noRuntime } from './no-runtime.ts';
 import { reuseKey } from './reuse-key.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
+import { layOut, smallTree } from './stored-source.ts';
 import { withToolchains } from './toolchains.ts';
 import { openEnv, type VersionEnv } from './version-env.ts';
 
@@ -28,6 +27,8 @@ export interface Built {
   plan: Plan;
   run_settings: RunSettings;
   reuse_key: string;
+  /** A release made of the same was found damaged: what the store has of its parts is not to be trusted unread. */
+  recheck: boolean;
   /**
    * The workspace after the build; or the image that a Dockerfile gave; or the source itself, in memory, where nothing
    * is built; or the stored release that makes a build unnecessary.
@@ -46,8 +47,12 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
   await run.enter('plan', AROUND_BUILD_MS);
   const secrets = await versionSecrets(run.db, run.version.id);
   const env = openEnv(run.vault, run.version.id, 'build', secrets.build_env_encrypted);
-  const tree = await smallTree(run, secrets.source_key);
-  const dir = tree === null ? await layOut(run, secrets.source_key) : null;
+  const small = await smallTree(run, secrets.source_key);
+  if (!small.ok) return small;
+  const tree = small.value;
+  const laid_out = tree === null ? await layOut(run, secrets.source_key) : ok(null);
+  if (!laid_out.ok) return laid_out;
+  const dir = laid_out.value;
   const decided = await decide(run, tree === null ? diskFiles(dir!) : treeFiles(tree), env);
   if (!decided.ok) return decided;
   const { plan, run_settings } = decided.value;
@@ -65,10 +70,9 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     await run.event(trx, 'deployment.build_started', { mode: plan.mode });
   });
   run.version = { ...run.version, plan, kind, run_settings };
-  const built = { plan, run_settings, reuse_key };
-
   const reusable = run.version.request.reuse ? await findReusable(run, reuse_key) : null;
-  if (reusable !== null) {
+  const built = { plan, run_settings, reuse_key, recheck: reusable === 'damaged' };
+  if (reusable !== null && reusable !== 'damaged') {
     run.log.note(
       `reused release ${reusable.id} (${reusable.sha256.slice(0, 12)}): same source, plan, build environment and base; built nothing`,
     );
@@ -77,7 +81,9 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
   const commands = plan.install.length + plan.build.length;
   if (tree !== null && commands === 0 && kind === 'static')
     return ok({ ...built, from: { kind: 'tree', tree } });
-  const workspace = dir ?? (await layOut(run, secrets.source_key));
+  const in_folder = dir === null ? await layOut(run, secrets.source_key) : ok(dir);
+  if (!in_folder.ok) return in_folder;
+  const workspace = in_folder.value;
   if (plan.mode === 'dockerfile') {
     await run.enter('build', run.limits.build.time_ms + AROUND_BUILD_MS);
     const image = await buildImage(run, plan, workspace, env);
@@ -89,29 +95,6 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     if (problem) return failed(problem);
   }
   return ok({ ...built, from: { kind: 'workspace', dir: workspace } });
-}
-
-async function layOut(run: Run, source_key: string): Promise<string> {
-  const work = run.workDir(run.deployment.id);
-  await rm(work, { recursive: true, force: true });
-  const dir = path.join(work, 'workspace');
-  await mkdir(dir, { recursive: true });
-  await extractTar({
-    input: await run.objects.get(source_key),
-    into: dir,
-    limits: run.limits.source,
-    expect_sha256: run.version.source_sha256,
-  });
-  return dir;
-}
-
-/** Sources up to this size are planned in memory; a site that needs no build is then never laid out on disk. */
-const SMALL_SOURCE_BYTES = 16 * 1024 * 1024;
-
-/** Null for a source that is large or holds links. */
-async function smallTree(run: Run, source_key: string): Promise<SmallTree | null> {
-  if (run.version.source_size_bytes > SMALL_SOURCE_BYTES) return null;
-  return readSmallTree(await run.objects.get(source_key), run.version.source_sha256);
 }
 
 function treeFiles(tree: SmallTree): SourceFiles {
@@ -204,8 +187,16 @@ function runSettings(run: Run, plan: Plan): RunSettings {
   };
 }
 
-async function findReusable(run: Run, reuse_key: string): Promise<Release | null> {
+/**
+ * Held before it is looked at, so that retention keeps off from here on. One that is damaged is built anew, and what is
+ * stored then takes its place.
+ */
+async function findReusable(run: Run, reuse_key: string): Promise<Release | 'damaged' | null> {
   const release = await reusableRelease(run.db, run.deployment.id, reuse_key);
-  if (!release || (await run.objects.head(release.object_key)) === null) return null;
-  return release;
+  if (!release) return null;
+  const missing = await run.record((trx) => holdObjects(trx, run.objects, objectsOfRelease(release)));
+  const verdict = missing === null ? await run.verifier.verify(release) : 'gone';
+  if (verdict !== 'corrupt') return verdict === 'whole' ? release : null;
+  run.log.note(`release ${release.id} is damaged in the store: it is built anew`);
+  return 'damaged';
 }

@@ -1,18 +1,18 @@
 /** Stage 3: what the build left becomes an immutable artifact, named by its digest, stored once. */
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { failure } from '../domain/failure.ts';
+import { KilnError } from '../domain/errors.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import { type Artifact, packRootfs, packSmallStatic, packStatic } from '../release/artifact.ts';
-import { ArtifactTooLarge } from '../source/pack.ts';
 import { resolveAtRest } from '../source/paths.ts';
 import type { SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
-import { recordObject } from '../store/object.ts';
-import { insertRelease } from '../store/release.ts';
+import { holdObjects } from '../store/object.ts';
+import { insertRelease, objectsOfRelease } from '../store/release.ts';
 import { recordRelease } from '../store/version.ts';
 import type { Built } from './2-build.ts';
+import { nothingPacked, outputFailure, outputMissing } from './output-failure.ts';
 import { packApp, packBuiltImage } from './pack-image.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 
@@ -21,29 +21,34 @@ const PACKING_MS = 10 * 60_000;
 export async function packRelease(run: Run, built: Built): Promise<Result<Release>> {
   if (built.from.kind === 'release') return ok(await adopt(run, built.from.release));
   await run.enter('release', PACKING_MS);
-  const { plan } = built;
-  const packed = await pack(run, built, built.from);
-  if (!packed.ok) return packed;
-  const artifact = packed.value;
-  for (const link of artifact.skipped)
-    run.log.note(`left out: ${link} is a link that leaves the output folder`);
-  if (artifact.kind === 'static' && artifact.manifest.files === 0) return failed(nothingPacked(plan));
-  const release = await run.record(async (trx) => {
-    // The books first: an object that a row refers to is never unknown to retention.
-    // In one order: layers are shared, and two that write the same rows must not wait for each other.
-    for (const object of artifact.objects.toSorted((a, b) => (a.key < b.key ? -1 : 1)))
-      await recordObject(trx, object);
+  for (let tries = 0; tries < 3; tries++) {
+    const packed = await pack(run, built, built.from);
+    if (!packed.ok) return packed;
+    const artifact = packed.value;
+    for (const link of artifact.skipped)
+      run.log.note(`left out: ${link} is a link that leaves the output folder`);
+    if (artifact.kind === 'static' && artifact.manifest.files === 0) return failed(nothingPacked(built.plan));
+    const release = await store(run, built, artifact);
+    if (release === null) continue;
+    run.log.note(
+      `release ${release.id}: ${artifact.kind}, ${contents(artifact)}, ${artifact.manifest.total_bytes} bytes, sha256 ${artifact.sha256}`,
+    );
+    run.version = { ...run.version, release_id: release.id };
+    return ok(release);
+  }
+  throw new KilnError('STORAGE_FAILED', 'The stored artifact vanished again and again; try once more.');
+}
+
+/** Null when an equal, old object, found there while packing, was removed by retention before it was held. */
+async function store(run: Run, built: Built, artifact: Artifact): Promise<Release | null> {
+  return run.record(async (trx) => {
+    if ((await holdObjects(trx, run.objects, artifact.objects)) !== null) return null;
     const row = await insertRelease(trx, releaseRow(run, built, artifact));
     await recordRelease(trx, run.version.id, row.id, false);
     await setBuildState(trx, run.version.build_id, 'succeeded', { log_bytes: run.log.bytes });
     await run.event(trx, 'deployment.build_succeeded', { release_id: row.id, sha256: row.sha256 });
     return row;
   });
-  run.log.note(
-    `release ${release.id}: ${artifact.kind}, ${contents(artifact)}, ${artifact.manifest.total_bytes} bytes, sha256 ${artifact.sha256}`,
-  );
-  run.version = { ...run.version, release_id: release.id };
-  return ok(release);
 }
 
 function contents({ manifest }: Artifact): string {
@@ -53,7 +58,9 @@ function contents({ manifest }: Artifact): string {
 /** The release of an earlier build from equal inputs becomes this version's release too. */
 async function adopt(run: Run, release: Release): Promise<Release> {
   await run.record(async (trx) => {
-    await recordObject(trx, { key: release.object_key, kind: 'release', size_bytes: release.size_bytes });
+    const missing = await holdObjects(trx, run.objects, objectsOfRelease(release));
+    if (missing !== null)
+      throw new KilnError('ARTIFACT_GONE', `${missing} of release ${release.id} is not stored any more.`);
     await recordRelease(trx, run.version.id, release.id, true);
     await setBuildState(trx, run.version.build_id, 'succeeded', { log_bytes: run.log.bytes });
     await run.event(trx, 'deployment.build_succeeded', { release_id: release.id, reused: true });
@@ -74,6 +81,7 @@ export async function pack(
     tmp_dir: run.tmp_dir,
     name: run.newId('rel'),
     max_bytes: run.limits.artifact_bytes,
+    signal: run.signal,
   };
   try {
     if (from.kind === 'tree') {
@@ -84,7 +92,7 @@ export async function pack(
       });
       return artifact === null ? failed(outputMissing(plan, topFolders(from.tree))) : ok(artifact);
     }
-    if (from.kind === 'image') return await packBuiltImage(run, { packing, archive: from.archive, plan });
+    if (from.kind === 'image') return await packBuiltImage({ packing, archive: from.archive });
     const { dir } = from;
     const output = await resolveAtRest(dir, plan.output_path);
     const info = await stat(output).catch(() => null);
@@ -92,7 +100,7 @@ export async function pack(
     if (plan.kind === 'static') return ok(await packStatic({ ...packing, root: output }));
     const { root, cwd } = layout(plan, dir, output);
     const base = run.builder.base_image;
-    if (base) return ok(await packApp(run, { packing, base, plan, root, cwd }));
+    if (base) return ok(await packApp(run, { packing, base, plan, root, cwd, recheck: built.recheck }));
     const release = {
       command: plan.start ?? '',
       cwd,
@@ -102,8 +110,9 @@ export async function pack(
     };
     return ok(await packRootfs({ ...packing, root, release }));
   } catch (error) {
-    if (error instanceof ArtifactTooLarge) return failed(tooLarge(plan, error));
-    throw error;
+    const problem = outputFailure(plan, from.kind === 'image', error);
+    if (problem === null) throw error;
+    return failed(problem);
   }
 }
 
@@ -148,25 +157,6 @@ function releaseRow(
   };
 }
 
-function tooLarge(plan: Plan, error: ArtifactTooLarge) {
-  return failure({
-    stage: 'release',
-    code: 'ARTIFACT_TOO_LARGE',
-    message: `The output (${plan.output_path}) is larger than the limit of ${Math.round(error.max_bytes / 1024 / 1024)} MiB.`,
-    next_step:
-      'Leave out what production does not need (source maps, caches, development dependencies), or raise the limit (--artifact-limit).',
-  });
-}
-
-function nothingPacked(plan: Plan) {
-  return failure({
-    stage: 'release',
-    code: 'OUTPUT_MISSING',
-    message: `The output folder ${plan.output_path} holds no file that may be served.`,
-    next_step: 'Check that the build writes its files there, or name the right folder with --output-path.',
-  });
-}
-
 function topFolders(tree: SmallTree): string[] {
   return [...tree].filter(([path, file]) => file === null && !path.includes('/')).map(([path]) => path);
 }
@@ -174,13 +164,4 @@ function topFolders(tree: SmallTree): string[] {
 async function foldersOf(dir: string): Promise<string[]> {
   const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
   return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
-}
-
-function outputMissing(plan: Plan, folders: string[]) {
-  return failure({
-    stage: 'release',
-    code: 'OUTPUT_MISSING',
-    message: `After the build there is no folder ${plan.output_path}.`,
-    next_step: `Name the folder that the build writes with --output-path. The folders there are: ${folders.slice(0, 20).join(', ') || 'none'}.`,
-  });
 }

@@ -15,17 +15,26 @@ export interface ImagePacking {
   tmp_dir: string;
   name: string;
   max_bytes: number;
+  signal: AbortSignal;
 }
 
 /** Rejects with ArtifactTooLarge. `root`, `cwd`: what of the workspace goes in, and where the command starts in it. */
 export async function packApp(
   run: Run,
-  of: { packing: ImagePacking; base: MachineImage; plan: Plan; root: string; cwd: string },
+  of: {
+    packing: ImagePacking;
+    base: MachineImage;
+    plan: Plan;
+    root: string;
+    cwd: string;
+    recheck: boolean;
+  },
 ): Promise<Artifact> {
-  const { packing, base, plan, root, cwd } = of;
+  const { packing, base, plan, root, cwd, recheck } = of;
   const image = await assembleImage({
     ...packing,
     base,
+    recheck,
     root,
     prefix: 'workspace/',
     exclude: neverRun,
@@ -37,22 +46,20 @@ export async function packApp(
       user: null,
       labels: {},
     },
-    signal: run.signal,
   });
   return artifactOf(image, { base: run.builder_base, workdir: cwd });
 }
 
 /** Rejects with ArtifactTooLarge. */
-export async function packBuiltImage(
-  run: Run,
-  of: { packing: ImagePacking; archive: string; plan: Plan },
-): Promise<Result<Artifact>> {
+export async function packBuiltImage(of: {
+  packing: ImagePacking;
+  archive: string;
+}): Promise<Result<Artifact>> {
   const image = await importArchive({
     ...of.packing,
     archive: of.archive,
     // Equal builds give equal digests whatever the clock said (I11).
     normalise: { epoch_s: SOURCE_DATE_EPOCH, keep: 0 },
-    signal: run.signal,
   });
   const { Cmd, Entrypoint } = image.config.config ?? {};
   if (!Cmd?.length && !Entrypoint?.length) return failed(nothingToRun());

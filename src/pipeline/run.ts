@@ -18,6 +18,7 @@ import type { IsolationDriver, Limits } from '../isolation/driver.ts';
 import type { ImageBuilder } from '../isolation/image-builder.ts';
 import type { NetworkPolicy } from '../isolation/network/policy.ts';
 import type { ImageRuntime } from '../isolation/runtime.ts';
+import type { Verifier } from '../release/verify.ts';
 import type { Db, Trx } from '../store/db.ts';
 import type { LogWriter } from '../store/logs.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
@@ -48,6 +49,7 @@ export interface HealthDefaults {
 export interface Ports {
   db: Db;
   objects: ObjectStore;
+  verifier: Verifier;
   /** Sandbox execs and the instances of rootfs releases run here: always a driver of host processes. */
   driver: IsolationDriver;
   /** What a rootfs release must have been built on to run here; see IsolationDriver.base. */

@@ -45,11 +45,12 @@ interface Packing {
   /** Unique name for the temporary files. */
   name: string;
   max_bytes: number;
+  signal?: AbortSignal;
 }
 
 /** Rejects with ArtifactTooLarge (source/pack.ts). */
 export async function packStatic(of: Packing): Promise<Artifact> {
-  const { root, max_bytes } = of;
+  const { root, max_bytes, signal } = of;
   return storeStatic(of, (out_path) =>
     packTree({
       root,
@@ -59,6 +60,7 @@ export async function packStatic(of: Packing): Promise<Artifact> {
       out_path,
       compress: 'none',
       max_bytes,
+      ...(signal ? { signal } : {}),
     }),
   );
 }
@@ -122,6 +124,7 @@ export async function packRootfs(of: Packing & { release: ReleaseJson }): Promis
       out_path,
       compress: 'zstd',
       max_bytes: of.max_bytes,
+      ...(of.signal ? { signal: of.signal } : {}),
     });
     const object_key = `releases/${packed.sha256}.tar.zst`;
     const stored = await of.objects.putFile(object_key, out_path);

@@ -1,5 +1,6 @@
 /** Two artifacts, path by path. */
 import { createHash, type Hash } from 'node:crypto';
+import { pipeline, type Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import type { Release } from '../domain/release.ts';
 import type { Difference, Verification } from '../domain/verification.ts';
@@ -96,10 +97,12 @@ async function readTar(
   });
   const stored = await objects.get(key);
   const body =
-    compression === 'none'
-      ? stored
-      : compression === 'zstd'
-        ? zstdDecoded(stored)
-        : stored.pipe(createGunzip());
+    compression === 'none' ? stored : compression === 'zstd' ? zstdDecoded(stored) : gunzipped(stored);
   for await (const chunk of body) reader.push(chunk as Buffer);
+}
+
+function gunzipped(stored: Readable): Readable {
+  const decoder = createGunzip();
+  pipeline(stored, decoder, () => {}); // its errors are those of the output
+  return decoder;
 }

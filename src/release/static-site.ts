@@ -1,5 +1,5 @@
 /** A stored static release, open for reading: the index of its tar in memory, the bytes by range. */
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { KilnError } from '../domain/errors.ts';
@@ -21,6 +21,8 @@ export interface StaticSite {
   readAll(file: StaticFile): Promise<Buffer>;
   /** Bytes `start` (inclusive) to `end` (exclusive) of the file. Errors when the stored object is too short. */
   stream(file: StaticFile, start: number, end: number): Readable;
+  /** Another file lies under one of its keys now: what was opened was found damaged, and stored anew. */
+  isReplaced(): Promise<boolean>;
   /** What the index takes in memory, roughly. */
   memory_bytes: number;
   /** Readers must be done. */
@@ -41,7 +43,8 @@ export async function openStaticSite(
   object_key: string,
   index_key: string,
 ): Promise<StaticSite> {
-  const files = parseIndex(await readIndex(objects, index_key), index_key);
+  const before = await marksOf(objects, object_key, index_key);
+  const files = await readFileIndex(objects, index_key);
   const local = objects.localPath(object_key);
   const handle = local === null ? null : await openLocal(local, object_key);
   if (handle === null && (await objects.head(object_key)) === null) throw gone(object_key);
@@ -59,9 +62,32 @@ export async function openStaticSite(
     readAll: (file) =>
       handle ? readExactly(handle, file.offset, file.size) : buffer(stream(file, 0, file.size)),
     stream,
+    isReplaced: async () => {
+      const now = await marksOf(objects, object_key, index_key);
+      return now.some((mark, at) => mark !== null && mark !== before[at]);
+    },
     memory_bytes: memoryOf(files),
     close: async () => handle?.close(),
   };
+}
+
+/** Which files on disk the objects are; null for one that is not there, or that the store has no file of. */
+function marksOf(objects: ObjectStore, ...keys: string[]): Promise<(string | null)[]> {
+  return Promise.all(
+    keys.map(async (key) => {
+      const local = objects.localPath(key);
+      const found = local === null ? null : await stat(local, { bigint: true }).catch(() => null);
+      return found && `${found.dev}:${found.ino}:${found.birthtimeNs}`;
+    }),
+  );
+}
+
+/** The files of a static release by their path. Rejects like `openStaticSite`. */
+export async function readFileIndex(
+  objects: ObjectStore,
+  index_key: string,
+): Promise<Map<string, StaticFile>> {
+  return parseIndex(await readIndex(objects, index_key), index_key);
 }
 
 async function readIndex(objects: ObjectStore, index_key: string): Promise<unknown> {

@@ -10,6 +10,7 @@ import { fileObjectStore } from '../store/objects/files.ts';
 import type { ObjectStore } from '../store/objects/port.ts';
 import { imageOf, place } from './oci/layers.fixtures.ts';
 import { blobKey } from './oci/store.ts';
+import { MemoryObjects, storeRelease } from './static-site.fixture.ts';
 import { makeVerifier } from './verify.ts';
 
 describe('verifying a stored artifact', () => {
@@ -27,8 +28,8 @@ describe('verifying a stored artifact', () => {
     test(`${kind}: whole, then damaged in place, then cut short, then gone`, async () => {
       const key = `releases/${sha256}.${kind}`;
       const stored = kind === 'tar' ? content : zstdCompressSync(content);
-      const { size_bytes } = await objects.put(key, Readable.from([stored]));
-      const release = { object_key: key, sha256, size_bytes };
+      await objects.put(key, Readable.from([stored]));
+      const release = { object_key: key, sha256 };
       const { verify } = makeVerifier(objects);
       assert.equal(await verify(release), 'whole');
       assert.equal(await verify(release), 'whole');
@@ -38,22 +39,48 @@ describe('verifying a stored artifact', () => {
       await writeFile(file, damaged);
       assert.equal(await verify(release), 'corrupt', 'the same size, other bytes');
       await truncate(file, stored.length >> 1);
-      assert.equal(await verify(release), 'corrupt');
-      assert.equal(
-        await verify({ ...release, size_bytes: stored.length >> 1 }),
-        'corrupt',
-        'cut in the middle of a frame',
-      );
+      assert.equal(await verify(release), 'corrupt', 'cut in the middle');
       await rm(file);
       assert.equal(await verify(release), 'gone');
     });
 });
 
+test('a site: with an index that is gone, cut short, or says something else of the tar, it is not whole', async () => {
+  const objects = new MemoryObjects();
+  const large = Buffer.alloc(200_000, 'x');
+  const contents = { 'index.html': 'hello', 'empty.txt': '', 'large.bin': large, 'z.txt': 'end' };
+  const { object_key, index_key, sha256 } = await storeRelease(objects, contents);
+  const release = { object_key, sha256, manifest: { index_key, files: 4 } };
+  const { verify } = makeVerifier(objects);
+  assert.equal(await verify(release), 'whole');
+  const index = objects.objects.get(index_key)!;
+  const { files } = JSON.parse(index.toString()) as {
+    files: Record<string, { offset: number; size: number }>;
+  };
+  const { 'z.txt': last, ...fewer } = files;
+  for (const [what, damaged] of [
+    ['cut short', index.subarray(0, 40)],
+    ['a file less', Buffer.from(JSON.stringify({ files: fewer }))],
+    ['another place', withFiles({ ...files, 'z.txt': { ...last, offset: last!.offset + 1 } })],
+    ['beyond the end', withFiles({ ...files, 'z.txt': { ...last, offset: 10_000_000 } })],
+    ['another size', withFiles({ ...files, 'large.bin': { ...files['large.bin'], size: 10 } })],
+  ] as const) {
+    objects.objects.set(index_key, damaged);
+    assert.equal(await verify(release), 'corrupt', what);
+  }
+  objects.objects.delete(index_key);
+  assert.equal(await verify(release), 'gone');
+});
+
+function withFiles(files: object): Buffer {
+  return Buffer.from(JSON.stringify({ files }));
+}
+
 test('an image: whole with all its blobs, then each of them damaged, then gone', async () => {
   await using at = await place();
   const image = await imageOf(at.objects, [[{ name: 'a', content: 'a' }], [{ name: 'b', content: 'b' }]]);
   const object_key = blobKey(image.digest);
-  const release = { object_key, sha256: image.digest.slice(7), size_bytes: 12_345 };
+  const release = { object_key, sha256: image.digest.slice(7) };
   const { verify } = makeVerifier(at.objects);
   assert.equal(await verify(release), 'whole');
   for (const { digest } of [image.manifest.config, ...image.manifest.layers, { digest: image.digest }]) {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { followLog, type LogOptions, openLog, readLog } from './logs.ts';
 
@@ -94,6 +95,12 @@ describe('logs', () => {
     assert.match(lines.at(-1)!, /limit of 2000 bytes/);
     assert.ok((await stat(path)).size < 2300);
     assert.equal(lines.filter((line) => line.includes('limit')).length, 1);
+    const before = (await stat(path)).size;
+    const again = openLog(path, { ...PLAIN, max_bytes: 2000 });
+    again.note('at once');
+    assert.equal(again.bytes > 0, true);
+    await again.close();
+    assert.ok(again.bytes > before, 'what an earlier writer left counts');
   });
 
   it('rotates, keeps positions, and never grows past its limit', async () => {
@@ -174,5 +181,63 @@ describe('logs', () => {
     log.write('stdout', Buffer.from('c\n'));
     assert.deepEqual(log.tail(9), ['a', 'b', 'c']);
     assert.equal(errors.length, 1);
+  });
+
+  const fullDisk = async (path: string) => {
+    await mkdir(dirname(path), { recursive: true });
+    await symlink('/dev/full', path);
+  };
+  const skip = existsSync('/dev/full') ? false : 'there is no /dev/full here to be a full disk';
+
+  it('goes on when there is room again, and says what is missing', { skip }, async () => {
+    const path = newPath();
+    const errors: Error[] = [];
+    const errorCount = async (count: number) => {
+      while (errors.length < count) await new Promise((go) => setTimeout(go, 5));
+    };
+    await fullDisk(path);
+    const log = openLog(path, { ...PLAIN, on_error: (error) => errors.push(error) });
+    log.note('lost');
+    log.note('lost too');
+    await errorCount(1);
+    await rm(path);
+    log.note('first');
+    while (!existsSync(path) || !(await texts(path)).includes('first')) {
+      log.note('waiting');
+      await new Promise((go) => setTimeout(go, 5));
+    }
+    await log.close();
+    const lines = await texts(path);
+    assert.match(lines[0]!, /^up to \d+ lines are missing here/);
+    assert.equal(lines[1], 'first');
+    assert.equal(errors.length, 1);
+    assert.match(String(errors[0]), /ENOSPC/);
+  });
+
+  it('says at its end what is missing, when there is room by then', { skip }, async () => {
+    const path = newPath();
+    const errors: Error[] = [];
+    await fullDisk(path);
+    const log = openLog(path, { ...PLAIN, on_error: (error) => errors.push(error) });
+    log.note('lost');
+    while (errors.length === 0) await new Promise((go) => setTimeout(go, 5));
+    await rm(path);
+    await log.close();
+    assert.match((await texts(path))[0]!, /^up to 1 lines? (is|are) missing here/);
+  });
+
+  it('keeps positions when a disk was full in the middle of a rotation', async () => {
+    const path = newPath();
+    const o: LogOptions = { ...PLAIN, max_bytes: 4000, on_full: 'rotate' };
+    const log = openLog(path, o);
+    for (let n = 0; n < 100; n++) log.note(`line ${n}`);
+    await log.close();
+    const { next } = await readLog(path);
+    await rename(path, `${path}.1`);
+    await writeFile(path, '{"at"');
+    const again = openLog(path, o);
+    again.note('after');
+    await again.close();
+    assert.deepEqual(await texts(path, { after: next }), ['after']);
   });
 });

@@ -1,5 +1,6 @@
 import type { Release } from '../domain/release.ts';
 import { type Conn, json, type Trx } from './db.ts';
+import type { StoredObject } from './object.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
 
 export async function insertRelease(
@@ -11,6 +12,18 @@ export async function insertRelease(
     .values({ ...row, manifest: json(row.manifest) as unknown as string })
     .returningAll()
     .executeTakeFirstOrThrow();
+}
+
+/** Every object that a release consists of. */
+export function objectsOfRelease({
+  object_key,
+  manifest,
+}: Pick<Release, 'object_key' | 'manifest'>): Pick<StoredObject, 'key' | 'kind'>[] {
+  return [
+    { key: object_key, kind: 'release' },
+    ...(manifest.index_key ? [{ key: manifest.index_key, kind: 'index' as const }] : []),
+    ...(manifest.blob_keys ?? []).map((key) => ({ key, kind: 'blob' as const })),
+  ];
 }
 
 export async function getRelease(db: Conn, tenant_id: string, id: string): Promise<Release | undefined> {

@@ -1,4 +1,6 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { sql } from 'kysely';
+import type { Conn } from './db.ts';
 
 /**
  * Encryption at rest of environment values: AES-256-GCM, `v1.<iv>.<tag>.<ciphertext>` in base64url. `context` is
@@ -32,4 +34,14 @@ export function makeVault(key: Buffer): Vault {
       );
     },
   };
+}
+
+/** Is anything in the database sealed? Every version has an environment, if an empty one. */
+export async function holdsSealed(db: Conn): Promise<boolean> {
+  const { rows } = await sql<{ found: boolean }>`
+    select exists (select 1 from versions where env_encrypted <> '')
+        or exists (select 1 from env_vars)
+        or exists (select 1 from sandboxes where env_encrypted is not null)
+        or exists (select 1 from webhooks) as found`.execute(db);
+  return rows[0]!.found;
 }

@@ -176,6 +176,7 @@ export function contextOf(
     cache_total_bytes: 1e9,
     allow_private_webhooks: true,
     push_registries: [],
+    idempotency_retention_ms: 86_400_000,
     urlOf: (slug, host) => `http://${slug}.${host}.test`,
     now: () => new Date(),
     verifier: makeVerifier(objects),

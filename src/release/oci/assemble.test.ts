@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdir, readdir, symlink, utimes, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, symlink, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
@@ -7,10 +7,11 @@ import { it } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { ArtifactTooLarge } from '../../source/pack.ts';
 import { fileObjectStore } from '../../store/objects/files.ts';
+import { makeVerifier } from '../verify.ts';
 import { type Assembly, assembleImage, imageFromRootfsTar } from './assemble.ts';
 import { openImage } from './image.ts';
 import { imageOf, type Place, place, readTar, sha256, tarOf } from './layers.fixtures.ts';
-import { hasBlob } from './store.ts';
+import { blobKey, hasBlob } from './store.ts';
 
 async function app(at: Place, name: string): Promise<string> {
   const root = path.join(at.dir, name);
@@ -159,4 +160,22 @@ it('makes a base of a root file system, the same for the same tar', async () => 
     /more than 1000 bytes/,
   );
   assert.deepEqual(await readdir(at.tmp_dir), []);
+});
+
+it('brings a damaged layer of the base once more when it is told to read them', async () => {
+  await using of_base = await place();
+  await using at = await place();
+  const { base } = await assembly(of_base, at.dir);
+  const of = await assembly(at, await app(at, 'app'), { base });
+  const made = await assembleImage(of);
+  const { verify } = makeVerifier(at.objects);
+  const release = { object_key: made.blobs[0]!.key, sha256: made.digest.slice('sha256:'.length) };
+  assert.equal(await verify(release), 'whole');
+  const file = at.objects.localPath(blobKey(base.manifest.layers[0]!.digest))!;
+  const bytes = await readFile(file);
+  await writeFile(file, Buffer.from(bytes).fill(0, bytes.length >> 1));
+  assert.equal((await assembleImage({ ...of, name: 'two' })).digest, made.digest);
+  assert.equal(await verify(release), 'corrupt', 'it has its size, and was not read');
+  assert.equal((await assembleImage({ ...of, name: 'three', recheck: true })).digest, made.digest);
+  assert.equal(await verify(release), 'whole');
 });

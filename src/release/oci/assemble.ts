@@ -54,6 +54,8 @@ export interface Assembly {
   name: string;
   /** Of the app layer, uncompressed. */
   max_bytes: number;
+  /** Read what the store has of the base, instead of only looking for it: damaged layers are brought once more. */
+  recheck?: boolean;
   signal?: AbortSignal;
 }
 
@@ -85,7 +87,7 @@ export async function assembleImage(of: Assembly): Promise<Assembled> {
       max_bytes: of.max_bytes,
       ...(of.signal ? { signal: of.signal } : {}),
     });
-    await bringLayers(objects, base, of.signal);
+    await bringLayers(of);
     const layer = await putBlobFile(objects, out_path, await digestOfFile(out_path));
     const image = await putImage(objects, {
       config: appConfig(base.config, run, `sha256:${packed.sha256}`),
@@ -106,14 +108,11 @@ export async function assembleImage(of: Assembly): Promise<Assembled> {
 }
 
 /** Copies what the store does not have yet. */
-async function bringLayers(
-  objects: ObjectStore,
-  base: Assembly['base'],
-  signal: AbortSignal | undefined,
-): Promise<void> {
+async function bringLayers({ objects, base, recheck, signal }: Assembly): Promise<void> {
   for (const layer of base.manifest.layers) {
     signal?.throwIfAborted();
-    if (!(await hasBlob(objects, layer))) await putBlob(objects, await base.blob(layer.digest), layer);
+    if (recheck || !(await hasBlob(objects, layer)))
+      await putBlob(objects, await base.blob(layer.digest), layer);
   }
 }
 

@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { KilnError } from '../../domain/errors.ts';
@@ -41,18 +40,6 @@ export class BlobMismatch extends KilnError {
   }
 }
 
-/**
- * A stored blob of another size makes room for the right one if it is damaged. If it is not, the size is a lie, and
- * whoever wrote it must not get other people's blobs removed.
- */
-async function dropDamaged(objects: ObjectStore, { digest, size }: Pick<Descriptor, 'digest' | 'size'>) {
-  const info = await objects.head(blobKey(digest));
-  if (!info || info.size_bytes === size) return;
-  const hash = createHash('sha256');
-  for await (const chunk of await objects.get(blobKey(digest))) hash.update(chunk);
-  if (`sha256:${hash.digest('hex')}` !== digest) await objects.delete(blobKey(digest));
-}
-
 /** Stores a stream whose digest is known beforehand: nothing is stored unless it is right. */
 export async function putBlob(
   objects: ObjectStore,
@@ -60,7 +47,6 @@ export async function putBlob(
   expected: Pick<Descriptor, 'digest' | 'size'>,
 ): Promise<StoredBlob> {
   const key = blobKey(expected.digest);
-  await dropDamaged(objects, expected);
   const { size_bytes, existed } = await objects.put(key, checked(body, expected));
   if (existed && body instanceof Readable) body.destroy();
   if (size_bytes !== expected.size)
@@ -76,7 +62,6 @@ export async function putBytes(objects: ObjectStore, bytes: Uint8Array): Promise
 /** Moves a finished file into the store under its digest, which is computed unless somebody has just done so. */
 export async function putBlobFile(objects: ObjectStore, path: string, known?: string): Promise<StoredBlob> {
   const digest = known ?? (await digestOfFile(path));
-  await dropDamaged(objects, { digest, size: (await stat(path)).size });
   const { size_bytes } = await objects.putFile(blobKey(digest), path);
   return { digest, size_bytes };
 }

@@ -20,9 +20,11 @@ export interface LogOptions {
   max_bytes: number;
   secrets: readonly string[];
   on_full: 'stop' | 'rotate';
-  /** Called once, at the first disk error. */
+  /** Called at the first disk error, and at the first one after the disk took lines again. */
   on_error?: (error: Error) => void;
   now?: () => Date;
+  /** Nothing is written before it resolves: an earlier writer of the same log is closing. */
+  after?: Promise<void> | undefined;
 }
 
 const MAX_LINE_CHARS = 8 * 1024;
@@ -33,12 +35,12 @@ const MAX_WAITING_BYTES = 8 * 1024 * 1024;
 
 /**
  * Opens a log for appending. A log is a side channel (I12): writing never throws and never waits, what the disk
- * cannot take is dropped. Secrets are redacted by value before anything is kept. Disk errors show up
- * in `on_error` only. The folder is made when it is missing.
+ * cannot take is dropped. Secrets are redacted by value before anything is kept. Disk errors show up in `on_error`, and
+ * as a line that says what is missing once the disk takes lines again. The folder is made when it is missing.
  */
 export function openLog(path: string, o: LogOptions): LogWriter {
   const now = o.now ?? (() => new Date());
-  const file = appendTo(path, o);
+  const file = appendTo(path, o, now);
   const recent: string[] = [];
   const splitters = new Map<LogStream, Splitter>();
 
@@ -104,40 +106,24 @@ interface Appender {
 }
 
 /** Queues lines and writes them in batches, one batch at a time; the queue is bounded. */
-function appendTo(path: string, o: LogOptions): Appender {
-  const file_bytes = o.on_full === 'rotate' ? o.max_bytes / 2 : Number.POSITIVE_INFINITY;
-  let file: LogFile | undefined;
+function appendTo(path: string, o: LogOptions, now: () => Date): Appender {
+  const disk = tolerant(path, o, now);
   let waiting: Buffer[] = [];
   let waiting_bytes = 0;
   let dropped = 0;
-  let earlier = 0;
   let accepted = 0;
-  let state: 'open' | 'full' | 'broken' | 'closed' = 'open';
-
-  async function guarded(work: () => Promise<void>): Promise<void> {
-    if (state === 'broken') return;
-    try {
-      await work();
-    } catch (error) {
-      state = 'broken';
-      waiting = [];
-      o.on_error?.(error instanceof Error ? error : new Error(String(error)));
-    }
-  }
-  let writing = guarded(async () => {
-    file = await openFile(path, file_bytes);
-    earlier = file.position();
-  });
+  let state: 'open' | 'full' | 'closed' = 'open';
+  let writing = (o.after ?? Promise.resolve()).then(() => disk.write([]));
 
   async function flush(): Promise<void> {
     const lines = waiting;
     waiting = [];
     waiting_bytes = 0;
-    await guarded(async () => await file!.append(lines));
+    await disk.write(lines);
   }
 
   function queue(line: LogLine): void {
-    const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
+    const bytes = encoded(line);
     if (waiting_bytes + bytes.length > MAX_WAITING_BYTES) {
       dropped++;
       return;
@@ -155,7 +141,7 @@ function appendTo(path: string, o: LogOptions): Appender {
         queue({ ...line, s: 'kiln', l: `${dropped} lines dropped: the disk is too slow` });
         dropped = 0;
       }
-      if (o.on_full === 'rotate' || earlier + accepted < o.max_bytes) {
+      if (o.on_full === 'rotate' || disk.earlier() + accepted < o.max_bytes) {
         queue(line);
         return;
       }
@@ -166,13 +152,61 @@ function appendTo(path: string, o: LogOptions): Appender {
         l: `the log reached its limit of ${o.max_bytes} bytes; the rest is dropped`,
       });
     },
-    bytes: () => earlier + accepted,
+    bytes: () => disk.earlier() + accepted,
     async close() {
-      await writing;
-      await guarded(async () => await file?.close());
       state = 'closed';
+      await writing;
+      await disk.close();
     },
   };
+}
+
+interface Disk {
+  /** Never rejects. One at a time. */
+  write(lines: readonly Buffer[]): Promise<void>;
+  /** Bytes that an earlier writer left. */
+  earlier(): number;
+  close(): Promise<void>;
+}
+
+/**
+ * Lines that the disk does not take are counted, and named in a line once it takes lines again. After an error the file is
+ * opened anew: how far the disk got is seen then.
+ */
+function tolerant(path: string, o: LogOptions, now: () => Date): Disk {
+  const file_bytes = o.on_full === 'rotate' ? o.max_bytes / 2 : Number.POSITIVE_INFINITY;
+  let file: LogFile | undefined;
+  let earlier: number | null = null;
+  let lost = 0;
+
+  async function write(lines: readonly Buffer[]): Promise<void> {
+    try {
+      file ??= await openFile(path, file_bytes);
+      earlier ??= file.position();
+      const l = `up to ${lost} lines are missing here: the disk did not take them`;
+      const missing = lost > 0 ? [encoded({ t: now().toISOString(), s: 'kiln', l })] : [];
+      await file.append([...missing, ...lines]);
+      lost = 0;
+    } catch (error) {
+      await file?.close().catch(() => {});
+      file = undefined;
+      if (lost === 0) o.on_error?.(error instanceof Error ? error : new Error(String(error)));
+      lost += Math.max(lines.length, 1);
+    }
+  }
+
+  return {
+    write,
+    earlier: () => earlier ?? 0,
+    async close() {
+      if (lost > 0) await write([]);
+      await file?.close().catch(() => {});
+    },
+  };
+}
+
+function encoded(line: LogLine): Buffer {
+  return Buffer.from(`${JSON.stringify(line)}\n`);
 }
 
 interface LogFile {
@@ -185,8 +219,16 @@ interface LogFile {
 async function openFile(path: string, file_bytes: number): Promise<LogFile> {
   await mkdir(dirname(path), { recursive: true });
   let handle: FileHandle = await open(path, 'a+');
-  let { at, header_bytes } = await readStart(handle);
+  let { at, header_bytes } = await readStart(handle).catch(() => ({ at: 0, header_bytes: 0 }));
   let size = (await handle.stat()).size;
+  const begins_at = header_bytes === 0 ? await endOf(previousPath(path)) : null;
+  if (begins_at !== null) {
+    // The file before this one was full, and then not even the first line of this one could be written.
+    const header = startLine(begins_at);
+    await handle.truncate(0);
+    await handle.appendFile(header);
+    [at, header_bytes, size] = [begins_at, header.length, header.length];
+  }
   // A crash may have cut the last line: end it, so that the next one is whole.
   const last = await handle.read(Buffer.alloc(1), 0, 1, Math.max(0, size - 1));
   if (size > 0 && last.buffer[0] !== 10) {
@@ -223,4 +265,16 @@ async function openFile(path: string, file_bytes: number): Promise<LogFile> {
       if (batch.length > 0) await handle.appendFile(Buffer.concat(batch));
     },
   };
+}
+
+/** The position after the last line of a file; null when there is no such file. */
+async function endOf(path: string): Promise<number | null> {
+  const handle = await open(path, 'r').catch(() => null);
+  if (handle === null) return null;
+  try {
+    const { at, header_bytes } = await readStart(handle);
+    return at + (await handle.stat()).size - header_bytes;
+  } finally {
+    await handle.close();
+  }
 }

@@ -1,11 +1,13 @@
 /** The suite every object store passes. Import it from the driver's test: node:test registers the tests. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
+import { constants, zstdCompressSync } from 'node:zlib';
 import { KilnError } from '../../domain/errors.ts';
 import type { ObjectStore } from './port.ts';
 
@@ -20,6 +22,12 @@ const KEY = `sources/${SHA}.tar.zst`;
 const bodyOf = (text: string): Readable => Readable.from([Buffer.from(text)]);
 const textOf = async (body: Promise<Readable>): Promise<string> => (await buffer(await body)).toString();
 const isCode = (code: string) => (error: unknown) => error instanceof KilnError && error.code === code;
+
+const zstdLevel = (level: number) => ({ [constants.ZSTD_c_compressionLevel]: level });
+
+function ofContent(folder: string, ending: string, text: string): [key: string, content: Buffer] {
+  return [`${folder}${createHash('sha256').update(text).digest('hex')}${ending}`, Buffer.from(text)];
+}
 
 async function keysOf(store: ObjectStore, prefix: string): Promise<string[]> {
   const keys: string[] = [];
@@ -61,13 +69,48 @@ function writing(withStore: WithStore): void {
   );
 
   it(
-    'keeps the object that is there and lets the new body go',
+    'keeps the object that is there and lets the new body go, however that is compressed',
     withStore(async (store) => {
-      await store.put(KEY, bodyOf('first'));
-      const second = bodyOf('second, longer');
-      assert.deepEqual(await store.put(KEY, second), { size_bytes: 5, existed: true });
+      const [key, content] = ofContent('sources/', '.tar.zst', 'first '.repeat(1000));
+      const [once, twice] = [1, 19].map((level) => zstdCompressSync(content, { params: zstdLevel(level) }));
+      const { size_bytes } = await store.put(key, Readable.from([once]));
+      const second = Readable.from([twice]);
+      assert.deepEqual(await store.put(key, second), { size_bytes, existed: true });
       assert.ok(second.destroyed || second.readableEnded);
-      assert.equal(await textOf(store.get(KEY)), 'first');
+      assert.deepEqual(await buffer(await store.get(key)), once);
+    }),
+  );
+
+  for (const [folder, ending] of [
+    ['sources/', '.tar.zst'],
+    ['releases/', '.tar'],
+    ['blobs/sha256/', ''],
+  ] as const)
+    it(
+      `puts a whole object in the place of a damaged one: ${folder}<sha256>${ending}`,
+      withStore(async (store) => {
+        const [key, content] = ofContent(folder, ending, 'the content');
+        const whole = ending === '.tar.zst' ? zstdCompressSync(content) : content;
+        const flipped = Buffer.from(whole);
+        flipped[whole.length - 2]! ^= 0xff;
+        for (const damaged of [flipped, whole.subarray(0, 5)]) {
+          await store.delete(key);
+          await store.put(key, Readable.from([damaged]));
+          const put = await store.put(key, Readable.from([whole]));
+          assert.deepEqual(put, { size_bytes: whole.length, existed: false });
+          assert.deepEqual(await buffer(await store.get(key)), whole);
+        }
+      }),
+    );
+
+  it(
+    'puts another index in the place of one that is there: no digest says which is right',
+    withStore(async (store) => {
+      const key = `releases/${SHA}.index.json`;
+      await store.put(key, bodyOf('{"fi'));
+      assert.deepEqual(await store.put(key, bodyOf('{}')), { size_bytes: 2, existed: false });
+      assert.deepEqual(await store.put(key, bodyOf('{}')), { size_bytes: 2, existed: true });
+      assert.equal(await textOf(store.get(key)), '{}');
     }),
   );
 

@@ -1,4 +1,4 @@
-import { type Readable, Transform } from 'node:stream';
+import { pipeline, type Readable, Transform } from 'node:stream';
 import { KilnError } from '../../domain/errors.ts';
 import type { ObjectStore } from './port.ts';
 
@@ -96,6 +96,6 @@ function cut(body: Readable, fault: FaultKind): Readable {
       done(fault === 'short_read' && !seen ? failed('get', fault) : null);
     },
   });
-  body.on('error', (error) => half.destroy(error));
-  return body.pipe(half);
+  pipeline(body, half, () => {}); // its errors are those of the output
+  return half;
 }

@@ -8,6 +8,7 @@ import { dirname, join, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../domain/errors.ts';
+import { areSameBytes, isWhatKeySays } from './content.ts';
 import type { ObjectInfo, ObjectStore } from './port.ts';
 
 const TEMPORARY = '.tmp';
@@ -36,34 +37,29 @@ class FileObjectStore implements ObjectStore {
   put(key: string, body: AsyncIterable<Uint8Array>): Promise<{ size_bytes: number; existed: boolean }> {
     const path = this.#path(key);
     return storing(`store ${key}`, async () => {
-      const there = await this.#existing(path);
-      if (there) {
+      const there = await statOrNull(path);
+      if (there && (await isWhatKeySays(key, path))) {
         await closeBody(body);
-        return there;
+        return { size_bytes: there.size, existed: true };
       }
       return this.#throughTemporary(async (temporary) => {
         await pipeline(body, createWriteStream(temporary, { flags: 'wx', mode: 0o600 }));
-        return this.#publish(temporary, path);
+        return this.#settle(key, temporary);
       });
     });
   }
 
   putFile(key: string, from: string): Promise<{ size_bytes: number; existed: boolean }> {
-    const path = this.#path(key);
+    this.#path(key);
     return storing(`store ${key}`, async () => {
-      const there = await this.#existing(path);
-      if (there) {
-        await rm(from, { force: true });
-        return there;
-      }
       try {
-        return await this.#publish(from, path);
+        return await this.#settle(key, from);
       } catch (error) {
         if (codeOf(error) !== 'EXDEV') throw error;
       }
       return this.#throughTemporary(async (temporary) => {
         await copyFile(from, temporary, constants.COPYFILE_EXCL);
-        const put = await this.#publish(temporary, path);
+        const put = await this.#settle(key, temporary);
         await unlink(from);
         return put;
       });
@@ -142,11 +138,6 @@ class FileObjectStore implements ObjectStore {
     return join(this.#dir, key);
   }
 
-  async #existing(path: string): Promise<{ size_bytes: number; existed: true } | null> {
-    const found = await statOrNull(path);
-    return found && { size_bytes: found.size, existed: true };
-  }
-
   async #throughTemporary<T>(write: (temporary: string) => Promise<T>): Promise<T> {
     const folder = join(this.#dir, TEMPORARY);
     await mkdir(folder, { recursive: true });
@@ -158,6 +149,21 @@ class FileObjectStore implements ObjectStore {
       await rm(temporary, { force: true });
       this.#writing.delete(temporary);
     }
+  }
+
+  /**
+   * A finished file becomes the object, unless that is there and whole. Two tars of the same content may be compressed
+   * differently: the first one stays then. A damaged object is replaced; who reads it at the moment goes on with what
+   * was opened.
+   */
+  async #settle(key: string, finished: string): Promise<{ size_bytes: number; existed: boolean }> {
+    const path = this.#path(key);
+    const there = await statOrNull(path);
+    if (there && ((await areSameBytes(finished, path)) || (await isWhatKeySays(key, path)))) {
+      await rm(finished, { force: true });
+      return { size_bytes: there.size, existed: true };
+    }
+    return this.#publish(finished, path);
   }
 
   /** The one place where an object comes into being. */

@@ -6,6 +6,7 @@
  *   sources/<sha256>.tar.zst      a source snapshot
  *   releases/<sha256>.tar         a static release (not compressed: the edge reads ranges of it)
  *   releases/<sha256>.tar.zst     a rootfs release
+ *   releases/<sha256>.index.json  the index of a static release, named by the tar that it is of
  *   blobs/sha256/<sha256>         a blob of an OCI image: layer, configuration or manifest
  */
 import type { Readable } from 'node:stream';
@@ -17,7 +18,10 @@ export interface ObjectInfo {
 }
 
 export interface ObjectStore {
-  /** Writes the object whole or not at all. Resolves once it is durable. Already there: the body is drained or dropped. */
+  /**
+   * Writes the object whole or not at all. Resolves once it is durable. Already there and what its key says: the body is
+   * drained or dropped. There and damaged, or under a key without a digest of its bytes: the new one takes its place.
+   */
   put(key: string, body: AsyncIterable<Uint8Array>): Promise<{ size_bytes: number; existed: boolean }>;
   /** Moves a finished local file into the store (whole or not at all); the file is gone afterwards. */
   putFile(key: string, path: string): Promise<{ size_bytes: number; existed: boolean }>;
