@@ -161,13 +161,16 @@ export function diskFiles(root: string): SourceFiles {
   };
 }
 
-/** Files by path, as text or as what gives the text when it is asked for: `memoryFiles({ 'package.json': '{}' })`. */
+/**
+ * Files by path, as text or as what gives the text when it is asked for: `memoryFiles({ 'package.json': '{}' })`.
+ * Paths that are too deep or outside are left out.
+ */
 export function memoryFiles(contents: Record<string, string | (() => string)>): SourceFiles {
   const texts = new Map<string, string | (() => string)>();
   const folders = new Map<string, Map<string, SourceEntry>>([['.', new Map()]]);
   for (const [path, text] of Object.entries(contents)) {
     const clean = cleanPath(path);
-    if (clean === null || clean === '.') throw new Error(`not a path inside the source: ${path}`);
+    if (clean === null || clean === '.') continue;
     texts.set(clean, text);
     const parts = clean.split('/');
     for (let depth = 0; depth < parts.length; depth++) {

@@ -1,0 +1,31 @@
+/** Apps as strangers write them: what they meet between their folder and a live address. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { staticSite, writeApp } from './support/apps.ts';
+import { type Kiln, startKiln } from './support/kiln.ts';
+
+describe('apps as strangers write them', () => {
+  let kiln: Kiln;
+  before(async () => {
+    kiln = await startKiln();
+  });
+  after(() => kiln.close());
+
+  test('verify: a small site that was never laid out on disk', async () => {
+    const { version } = await kiln.publish(await staticSite('small'));
+    const at = `/deployments/${version.deployment_id}/versions/${version.id}/verify`;
+    let operation = await kiln.ask('POST', at, {});
+    while (operation.finished_at === null)
+      operation = await kiln.ask('GET', `/operations/${operation.id}?wait=60`);
+    assert.equal(operation.failure, null, JSON.stringify(operation.failure));
+    assert.equal(operation.result.reproducible, true, JSON.stringify(operation.result));
+  });
+
+  test('a file deeper than planning looks is published all the same', async () => {
+    const deep = `${Array.from({ length: 40 }, (_, at) => at).join('/')}/x.html`;
+    const dir = await writeApp({ 'index.html': 'top', [deep]: 'very deep' });
+    const { deployment, version } = await kiln.publish(dir);
+    assert.equal(version.state, 'ready', JSON.stringify(version.failure));
+    assert.equal((await kiln.get(deployment, `/${deep}`)).body, 'very deep');
+  });
+});
