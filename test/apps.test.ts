@@ -28,4 +28,24 @@ describe('apps as strangers write them', () => {
     assert.equal(version.state, 'ready', JSON.stringify(version.failure));
     assert.equal((await kiln.get(deployment, `/${deep}`)).body, 'very deep');
   });
+
+  test('a site without a page at its own address: live, and the log warns', async () => {
+    const dir = await writeApp({ 'src.txt': 'x' });
+    const { version } = await kiln.publish(dir, {
+      build_command:
+        'mkdir -p out/img && echo hi > out/guide.html && echo x > out/img/a.txt && ln -s img out/pictures',
+      output_path: 'out',
+    });
+    assert.equal(version.state, 'ready', JSON.stringify(version.failure));
+    const log = await kiln.buildLog(version.deployment_id, version.build_id);
+    assert.match(log, /warning: .*answers 404: out has no index\.html\. Pages that are there: guide\.html/);
+    assert.match(log, /warning: .*pictures: links to folders are not followed/);
+  });
+
+  test('a site with one: no warning', async () => {
+    const dir = await writeApp({ 'index.html': 'x' });
+    const { version } = await kiln.publish(dir, { output_path: '.', spa: true });
+    const log = await kiln.buildLog(version.deployment_id, version.build_id);
+    assert.doesNotMatch(log, /warning: /);
+  });
 });
