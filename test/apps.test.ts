@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { staticSite, writeApp } from './support/apps.ts';
 import { type Kiln, startKiln } from './support/kiln.ts';
+import { freePort } from './support/registry.ts';
 
 describe('apps as strangers write them', () => {
   let kiln: Kiln;
@@ -47,5 +48,25 @@ describe('apps as strangers write them', () => {
     const { version } = await kiln.publish(dir, { output_path: '.', spa: true });
     const log = await kiln.buildLog(version.deployment_id, version.build_id);
     assert.doesNotMatch(log, /warning: /);
+  });
+
+  test('an app on a fixed port: a second version says who holds it, before and after', async () => {
+    const port = await freePort();
+    const app = (text: string) =>
+      writeApp({
+        'package.json': '{"name":"fixed","scripts":{"start":"node s.js"}}',
+        's.js': `const http = require('http'); const P = ${port};
+http.createServer((q, r) => r.end('${text}')).listen(${port});`,
+      });
+    const first = await kiln.publish(await app('one'), { name: 'fixed' });
+    assert.equal(first.version.state, 'ready', JSON.stringify(first.version.failure));
+    const second = await kiln.publish(await app('two'), { deployment_id: first.deployment.id });
+    assert.equal(second.version.state, 'failed');
+    const held = `ort ${port} is held by version 1 of fixed, which is live`;
+    assert.match(second.version.failure.message, new RegExp(held));
+    assert.match(second.version.failure.next_step, /environment variable PORT.*--isolation docker/);
+    const log = await kiln.buildLog(first.deployment.id, second.version.build_id);
+    assert.match(log, new RegExp(`warning: p${held}`));
+    assert.equal((await kiln.get(first.deployment)).body, 'one');
   });
 });

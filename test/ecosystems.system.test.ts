@@ -8,7 +8,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { findProgram } from '../src/isolation/program.ts';
-import { staticSite, writeApp } from './support/apps.ts';
+import { JAVA_SERVER, staticSite, writeApp } from './support/apps.ts';
 import type { Answer, Json } from './support/client.ts';
 import { fixture, generated, missingNeeds, type Need } from './support/ecosystems.ts';
 import type { Flags } from './support/folders.ts';
@@ -69,23 +69,6 @@ const listensOn = (address: string) =>
     'server.js': `const http = require('http');
 http.createServer((q, s) => s.end('on ${address}')).listen(process.env.PORT, '${address}');`,
   });
-
-const JAVA_SERVER = `import com.sun.net.httpserver.HttpServer;
-import java.net.InetSocketAddress;
-import java.security.Security;
-public class Main {
-  public static void main(String[] args) throws Exception {
-    HttpServer server = HttpServer.create(new InetSocketAddress(Integer.parseInt(System.getenv("PORT"))), 0);
-    server.createContext("/", exchange -> {
-      byte[] page = ("java with " + Security.getProviders().length + " providers").getBytes();
-      exchange.sendResponseHeaders(200, page.length);
-      exchange.getResponseBody().write(page);
-      exchange.close();
-    });
-    server.start();
-  }
-}
-`;
 
 const CASES: Case[] = [
   {

@@ -172,3 +172,15 @@ test('a crash whose log names what is missing: the next step names it too', () =
   assert.equal(variable.exec(crashed('TypeError: user_name is not defined')), null);
   assert.match(crashed('boom'), /most common cause/);
 });
+
+test('the port of the plan is held: who holds it, and the two ways out', () => {
+  const held = { port: 4567, by: 'version 1 of shop, which is live' };
+  const log_tail = ['Error: listen EADDRINUSE: address already in use :::4567'];
+  const crashed = diagnose(seen({ held, log_tail, exit: exit({ exit_code: 1 }) }));
+  assert.equal(crashed.code, 'APP_CRASHED');
+  assert.match(crashed.message, /Port 4567 is held by version 1 of shop, which is live/);
+  assert.match(crashed.next_step, /PORT.*--isolation docker/);
+  assert.match(diagnose(seen({ held })).message, /did not listen.*held by version 1 of shop/);
+  const unrelated = diagnose(seen({ held, exit: exit({ exit_code: 1 }), log_tail: ['oops'] }));
+  assert.doesNotMatch(unrelated.message, /held/);
+});

@@ -1,5 +1,6 @@
 /** Turns what was seen of an instance that did not become healthy into a Failure with the next step. Pure. */
 import { type Failure, failure, type ListeningPort, type ProbeAnswer } from '../domain/failure.ts';
+import { HELD_PORT_NEXT_STEP, type HeldPort, isHeld } from '../domain/held-port.ts';
 import type { MachineExit } from '../isolation/driver.ts';
 
 /** Everything known about the replica that failed the gate. */
@@ -18,6 +19,8 @@ export interface Observation {
   exit: MachineExit | null;
   listening: ListeningPort[];
   log_tail: string[];
+  /** The port that the plan names and that this instance could not get. */
+  held?: HeldPort | null;
 }
 
 /** In place of an answer's error: it did not come from the app. */
@@ -53,6 +56,13 @@ function explainExit(seen: Observation, exit: MachineExit): Told {
         'Raise the memory of the deployment (`kiln scale NAME --size medium`), or make the app use less at start, then publish again.',
     };
   }
+  const held = portTaken(seen) ? heldNote(seen) : null;
+  if (held !== null)
+    return {
+      code: 'APP_CRASHED',
+      message: `${exitMessage(seen, exit)} ${held}`,
+      next_step: HELD_PORT_NEXT_STEP,
+    };
   return { code: 'APP_CRASHED', message: exitMessage(seen, exit), next_step: exitNextStep(seen, exit) };
 }
 
@@ -75,8 +85,19 @@ function exitMessage(seen: Observation, exit: MachineExit): string {
   return `The app ended with exit code ${exit.exit_code} ${when}.`;
 }
 
+function portTaken(seen: Observation): boolean {
+  return seen.log_tail.some((line) => /EADDRINUSE|address (?:already )?in use|Failed to bind/i.test(line));
+}
+
+/** 'Port 4567, which the plan names, …': null when the instance got the port it was to have. */
+function heldNote({ held }: Observation): string | null {
+  if (!held) return null;
+  const said = isHeld(held);
+  return `${said[0]!.toUpperCase()}${said.slice(1)}, and the app wants that port.`;
+}
+
 function exitNextStep(seen: Observation, exit: MachineExit): string {
-  if (seen.log_tail.some((line) => /EADDRINUSE|address already in use/i.test(line))) {
+  if (portTaken(seen)) {
     return 'The log says that the port was taken: listen on the port in the PORT environment variable, and start one server only.';
   }
   if (exit.exit_code === 0) {
@@ -219,6 +240,14 @@ function explainNoConnection(seen: Observation): Told {
       code: 'WRONG_PORT',
       message: `The app listens on port ${ports}, not on ${seen.port}, which it was given in PORT.`,
       next_step: `Listen on the port in the PORT environment variable; if the app can only use a fixed port, publish with --port ${seen.listening[0]!.port}.`,
+    };
+  }
+  const held = heldNote(seen);
+  if (held !== null) {
+    return {
+      code: 'NEVER_LISTENED',
+      message: `The app did not listen on any port within ${seconds(seen.startup_timeout_ms)}. ${held}`,
+      next_step: HELD_PORT_NEXT_STEP,
     };
   }
   return {
