@@ -192,3 +192,29 @@ export function memoryFiles(contents: Record<string, string | (() => string)>): 
     },
   };
 }
+
+/** The same without what `left_out` names: planning sees what a snapshot holds. */
+export function withoutPaths(
+  files: SourceFiles,
+  left_out: (path: string, is_dir: boolean) => boolean,
+): SourceFiles {
+  const gone = remembered((path: string): boolean => {
+    const clean = cleanPath(path);
+    if (clean === null || clean === '.') return false;
+    const slash = clean.lastIndexOf('/');
+    const entry = files
+      .list(slash < 0 ? '.' : clean.slice(0, slash))
+      .find(({ name }) => name === clean.slice(slash + 1));
+    return left_out(clean, entry?.type === 'dir');
+  });
+  return {
+    list: (dir) =>
+      gone(dir)
+        ? []
+        : files
+            .list(dir)
+            .filter(({ name, type }) => !left_out(cleanPath(`${dir}/${name}`) ?? name, type === 'dir')),
+    read: (path, max_bytes) => (gone(path) ? null : files.read(path, max_bytes)),
+    exists: (path) => !gone(path) && files.exists(path),
+  };
+}

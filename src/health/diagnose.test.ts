@@ -184,3 +184,11 @@ test('the port of the plan is held: who holds it, and the two ways out', () => {
   const unrelated = diagnose(seen({ held, exit: exit({ exit_code: 1 }), log_tail: ['oops'] }));
   assert.doesNotMatch(unrelated.message, /held/);
 });
+
+test('a file of the app that is missing: in a folder that is left out, or nowhere', () => {
+  const next = (line: string) => diagnose(seen({ exit: exit({ exit_code: 1 }), log_tail: [line] })).next_step;
+  assert.match(next("Error: Cannot find module '/workspace/dist/index.js'"), /dist.*!dist into \.kilnignore/);
+  assert.match(next("Error: Cannot find module './src/build/m.js'"), /!build into \.kilnignore/);
+  assert.match(next("Error: Cannot find module '/workspace/server.js'"), /server\.js cannot be found/);
+  assert.match(next("Error: Cannot find module 'express'"), /add it to the dependencies/);
+});

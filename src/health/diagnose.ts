@@ -1,6 +1,7 @@
 /** Turns what was seen of an instance that did not become healthy into a Failure with the next step. Pure. */
 import { type Failure, failure, type ListeningPort, type ProbeAnswer } from '../domain/failure.ts';
 import { HELD_PORT_NEXT_STEP, type HeldPort, isHeld } from '../domain/held-port.ts';
+import { missingLeftOut, takeBackIn } from '../domain/left-out.ts';
 import type { MachineExit } from '../isolation/driver.ts';
 
 /** Everything known about the replica that failed the gate. */
@@ -117,17 +118,25 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
 
 const MISSING_MODULE =
   /(?:No module named|Cannot find (?:module|package)) ['"]((?:@[\w.-]+\/)?[A-Za-z][\w.-]*)['"./]/;
+/** A file of the app itself, or one that it names by its place. */
+const MISSING_FILE = /Cannot find module ['"](\/workspace\/[^'"]{1,200}|\.{1,2}\/[^'"]{1,200})['"]/;
 /** `X is not set`, `missing environment variable X`, Python's `KeyError: 'X'`. */
 const MISSING_VARIABLE =
   /\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b.{0,40}\b(?:not set|not defined|undefined|missing|required|must be set)\b|\b(?:missing|set|requires?)\b.{0,40}\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b|KeyError: '([A-Z][A-Z0-9_]+)'/i;
 
 /** What the app itself says is missing; null when it does not say. */
 function namedInLog(log_tail: readonly string[]): string | null {
+  const left_out = missingLeftOut(log_tail.slice(-MAX_LOG_LINES));
+  if (left_out !== null)
+    return `The log says that ${left_out.path} cannot be found. ${takeBackIn(left_out.folder)}`;
   for (const line of log_tail.slice(-MAX_LOG_LINES)) {
     const text = line.slice(0, 500);
     const module = MISSING_MODULE.exec(text)?.[1];
     if (module !== undefined)
       return `The log says that ${module} cannot be found: add it to the dependencies that are installed, and publish again.`;
+    const file = MISSING_FILE.exec(text)?.[1];
+    if (file !== undefined)
+      return `The log says that ${file} cannot be found: it is not in the source as it was published, and the build does not write it.`;
     const variable = MISSING_VARIABLE.exec(text)
       ?.slice(1)
       .find((name) => name !== undefined);

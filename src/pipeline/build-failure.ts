@@ -1,6 +1,7 @@
 import { type Failure, type FailureCode, failure } from '../domain/failure.ts';
 import { explainImageBuild, type ImageBuildCode } from '../isolation/dockerfile/explain.ts';
 import type { Limits, MachineExit } from '../isolation/driver.ts';
+import { buildHint } from './build-hint.ts';
 
 /** Null when the command succeeded; otherwise why it did not, and what to do. Pure. */
 export function buildFailure(
@@ -10,7 +11,8 @@ export function buildFailure(
   log_tail: string[],
 ): Failure | null {
   if (exit.reason === 'exited' && exit.exit_code === 0) return null;
-  const { code, message, next_step } = explain(exit, command, limits);
+  const { code, message, ...told } = explain(exit, command, limits);
+  const next_step = (code === 'BUILD_FAILED' ? buildHint(log_tail) : null) ?? told.next_step;
   const ours = exit.reason === 'machine_failed';
   return failure({
     ...(ours ? { fault: 'engine', retryable: true } : {}),
