@@ -78,6 +78,10 @@ const QUEUED_PUBLISHES = 200;
 const DRIVER_NAMES = ['firecracker', 'qemu', 'docker', 'bubblewrap', 'process'] as const;
 const RUNTIME_NAMES = ['docker', 'qemu'] as const;
 /** `host`, `*.host`, an address, each with or without a port. */
+const DATABASE_URL = /^postgres(?:ql)?:\/\/\S*$/i;
+/** Without a port and without a dot at either end. */
+const HOST_NAME =
+  /^(?=.{1,190}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/i;
 const NETWORK_NAME = /^(\*\.)?([a-z0-9][a-z0-9.-]*|\[[0-9a-f:.]+\])(:\d{1,5})?$/;
 
 export type Env = Record<string, string | undefined>;
@@ -149,10 +153,12 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
   const said = new Options(env, flags);
   const config: Config = {
     data_dir: dataDir(env, flags),
-    database_url: said.text('database'),
+    database_url: said.matching('database', DATABASE_URL, 'postgres://user:password@host:5432/name'),
     api: { host: said.text('api-host') ?? '127.0.0.1', port: said.number('api-port', 7070, 0, 65_535) },
     edge: { host: said.text('edge-host') ?? '127.0.0.1', port: said.number('edge-port', 7080, 0, 65_535) },
-    base_domain: said.text('base-domain') ?? 'localhost',
+    base_domain: (
+      said.matching('base-domain', HOST_NAME, 'a host name such as apps.example.com') ?? 'localhost'
+    ).toLowerCase(),
     isolation: said.choice('isolation', 'auto', ['auto', ...DRIVER_NAMES]),
     instance_isolation: said.choice('instance-isolation', 'auto', ['auto', 'host', ...RUNTIME_NAMES]),
     images: imageOptions(said),
@@ -263,6 +269,13 @@ class Options {
   text(name: OptionName): string | null {
     const value = this.#flags[name] ?? this.#env[`KILN_${name.replaceAll('-', '_').toUpperCase()}`];
     return value === undefined || value === '' ? null : value;
+  }
+
+  /** Not shown in the complaint: a database address holds a password. */
+  matching(name: OptionName, pattern: RegExp, example: string): string | null {
+    const said = this.text(name);
+    if (said === null || pattern.test(said)) return said;
+    throw new KilnError('VALIDATION_ERROR', `--${name} takes ${example}, not what it was given.`);
   }
 
   number(name: OptionName, fallback: number, min: number, max: number): number {
