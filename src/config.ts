@@ -4,6 +4,7 @@
  */
 import os from 'node:os';
 import path from 'node:path';
+import { MAX_REPLICAS } from './domain/deployment.ts';
 import { KilnError } from './domain/errors.ts';
 import type { EngineLimits, Retention, Timings } from './engine/context.ts';
 import type { DriverName } from './isolation/driver.ts';
@@ -156,9 +157,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
     database_url: said.matching('database', DATABASE_URL, 'postgres://user:password@host:5432/name'),
     api: { host: said.text('api-host') ?? '127.0.0.1', port: said.number('api-port', 7070, 0, 65_535) },
     edge: { host: said.text('edge-host') ?? '127.0.0.1', port: said.number('edge-port', 7080, 0, 65_535) },
-    base_domain: (
-      said.matching('base-domain', HOST_NAME, 'a host name such as apps.example.com') ?? 'localhost'
-    ).toLowerCase(),
+    base_domain: baseDomain(said),
     isolation: said.choice('isolation', 'auto', ['auto', ...DRIVER_NAMES]),
     instance_isolation: said.choice('instance-isolation', 'auto', ['auto', 'host', ...RUNTIME_NAMES]),
     images: imageOptions(said),
@@ -190,7 +189,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
     bounds: {
       concurrency: said.number('concurrency', 2, 1, 64),
       queued_publishes: QUEUED_PUBLISHES,
-      replicas: 32,
+      replicas: MAX_REPLICAS,
       warm_versions: 2,
       instance_processes: 512,
       instance_disk_bytes: 4 * GIB,
@@ -220,6 +219,11 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
   };
   refuseOpenProcessDriver(config);
   return config;
+}
+
+function baseDomain(said: Options): string {
+  const name = said.matching('base-domain', HOST_NAME, 'a host name such as apps.example.com');
+  return name?.toLowerCase() ?? 'localhost';
 }
 
 function imageOptions(said: Options): ImageOptions {
