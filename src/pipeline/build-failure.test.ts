@@ -57,4 +57,9 @@ test('what many people meet is named in the next step', () => {
   assert.match(next(angular), /\.nvmrc/);
   assert.match(next('main.go:3:8: package app/build is not in std'), /!build into \.kilnignore/);
   assert.match(next('oops'), /Read the end of the build log/);
+
+  // npm prints its help behind it: the line is shown all the same.
+  const far = buildFailure(exit('exited', 1), 'npm ci', limits, [sync, ...Array(80).fill('npm error help')])!;
+  assert.match(far.next_step, /package-lock/);
+  assert.deepEqual([far.log_tail[0], far.log_tail.length], [sync, 50]);
 });

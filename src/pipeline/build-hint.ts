@@ -31,11 +31,16 @@ const HINTS: [RegExp, string][] = [
 ];
 
 /** Null when nothing in the log is known. The first line that is known decides: later ones follow from it. */
-export function buildHint(log_tail: readonly string[]): string | null {
-  for (const line of log_tail) {
+export function buildHint(log: readonly string[]): { line: string; next_step: string } | null {
+  for (const line of log) {
     const hint = HINTS.find(([what]) => what.test(line.slice(0, 1000)));
-    if (hint) return hint[1];
+    if (hint) return { line, next_step: hint[1] };
   }
-  const left_out = missingLeftOut(log_tail);
-  return left_out && `The log says that ${left_out.path} cannot be found. ${takeBackIn(left_out.folder)}`;
+  for (const line of log) {
+    const left_out = missingLeftOut([line]);
+    if (left_out === null) continue;
+    const said = `The log says that ${left_out.path} cannot be found.`;
+    return { line, next_step: `${said} ${takeBackIn(left_out.folder)}` };
+  }
+  return null;
 }
