@@ -7,6 +7,7 @@ import { type Bind, examples } from '../cli.ts';
 import { EXIT } from '../exit.ts';
 import { readFolder } from '../folder.ts';
 import { addPlanOptions, overridesOf, type PlanOptions } from '../plan-options.ts';
+import { heldPortNote } from './held-port.ts';
 
 export function define(command: Command, bind: Bind): void {
   command.argument('[path]', 'folder of the app', '.');
@@ -21,6 +22,8 @@ export function define(command: Command, bind: Bind): void {
       const folder = readFolder(cli.cwd, given);
       const planned = planFolder(folder, { overrides: overridesOf(options), env: definedOnly(cli.env) });
       if (planned.ok) {
+        const held = await heldPortNote(cli, planned.plan);
+        if (held !== null) planned.plan.warnings.push(held);
         cli.out.result(planned.plan, () => cli.out.line(explainPlan(planned.plan)));
         return EXIT.ok;
       }

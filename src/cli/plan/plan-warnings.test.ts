@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { run } from '../fixture.ts';
+import { FakeApi, run, sendJson } from '../fixture.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -38,4 +38,29 @@ test('a start command in a folder that is left out: a warning, until .kilnignore
 test('a site in dist with nothing to build it is what is published', async () => {
   write('dist/index.html', 'x');
   assert.deepEqual([(await planned()).kind, (await planned()).output_path], ['static', 'dist']);
+});
+
+test('a port that a live version holds is said, when an engine can be asked', async () => {
+  write('package.json', '{"name":"x","scripts":{"start":"node s.js"}}');
+  write('s.js', 'require("http").createServer().listen(4567)');
+  const api = new FakeApi();
+  const env = { KILN_API: await api.listen(), KILN_KEY: 'msk_test' };
+  try {
+    const shop = api.addDeployment('shop');
+    const version = api.addVersion(shop.id, 3);
+    Object.assign(shop, { active_version_id: version.id });
+    api.intercept = ({ path: at }, response) => {
+      if (!at.endsWith('/runtime-instances')) return false;
+      sendJson(response, 200, { data: [{ id: 'ins_1', version_id: version.id, port: 4567, role: 'live' }] });
+      return true;
+    };
+    const plan = JSON.parse((await run(['plan', dir, '--json'], { env })).stdout);
+    assert.match(
+      plan.warnings.join(),
+      /port 4567 is held by version 3 of shop, which is live.*variable PORT/,
+    );
+  } finally {
+    await api.close();
+  }
+  assert.doesNotMatch((await planned()).warnings.join(), /is held/);
 });
