@@ -6,19 +6,17 @@ import { explainPlan } from '../build/explain.ts';
 import { diskFiles, memoryFiles, type SourceFiles } from '../build/files.ts';
 import { makePlan } from '../build/plan.ts';
 import { failure } from '../domain/failure.ts';
-import { heldPortWarning, holderInWords } from '../domain/held-port.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
-import { WARNING } from '../domain/warning.ts';
 import type { SmallTree } from '../source/small-tree.ts';
 import { setBuildState } from '../store/build.ts';
-import { portHolder } from '../store/instance.ts';
 import { holdObjects } from '../store/object.ts';
 import { objectsOfRelease, reusableRelease } from '../store/release.ts';
 import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
 import { runCommands } from './build-commands.ts';
 import { buildImage } from './build-image.ts';
+import { warnOfPort } from './held-port.ts';
 import { noRuntime } from './no-runtime.ts';
 import { reuseKey } from './reuse-key.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
@@ -131,14 +129,6 @@ function plan(run: Run, files: SourceFiles, env: VersionEnv): Result<Plan> {
   if (planned.plan.kind === 'dynamic' && makesImage(run, planned.plan) && run.runtime === null)
     return failed(noRuntime(run.images_missing));
   return ok(planned.plan);
-}
-
-/** Said before the build: its instances will share the host's network with whoever holds the port. */
-async function warnOfPort(run: Run, port: number | null): Promise<void> {
-  const holder = port === null ? undefined : await portHolder(run.db, port);
-  if (port === null || holder === undefined) return;
-  const by = holderInWords(holder, { tenant_id: run.version.tenant_id, version_id: run.version.id });
-  run.log.note(`${WARNING}${heldPortWarning({ port, by })}`);
 }
 
 /** Builds that start from a base image give images too. */

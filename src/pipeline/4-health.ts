@@ -1,11 +1,11 @@
 /** Stage 4, dynamic releases only: new instances must answer 2xx for the whole grace period, all of them as one. */
 import { failure } from '../domain/failure.ts';
-import { type HeldPort, holderInWords } from '../domain/held-port.ts';
 import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
-import { type GateReplica, gate } from '../health/gate.ts';
-import { portHolder, setInstanceState } from '../store/instance.ts';
+import { gate } from '../health/gate.ts';
+import { setInstanceState } from '../store/instance.ts';
 import { recordHealthPassed } from '../store/version.ts';
+import { heldPort } from './held-port.ts';
 import { noRuntime } from './no-runtime.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 
@@ -31,7 +31,7 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
   run.log.note(
     `health: GET ${settings.health_check_path} must answer 2xx within ${seconds(settings.startup_timeout_ms)}, then for ${seconds(settings.grace_ms)}`,
   );
-  const held = await heldPort(run, release, replicas);
+  const held = release.kind === 'rootfs' ? await heldPort(run, settings.port, replicas) : null;
   let in_grace = false;
   const proved = await gate({
     replicas,
@@ -60,16 +60,6 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
   });
   run.log.note('health: passed');
   return ok({ release, has_instances: true });
-}
-
-/** The port that the plan names, when an instance did not get it: an app in the host's network may want just that one. */
-async function heldPort(run: Run, release: Release, replicas: GateReplica[]): Promise<HeldPort | null> {
-  const { port } = runSettingsOf(run);
-  if (port === null || release.kind !== 'rootfs' || replicas.every((one) => one.port === port)) return null;
-  return {
-    port,
-    by: holderInWords(await portHolder(run.db, port), { ...run.version, version_id: run.version.id }),
-  };
 }
 
 function runSettingsOf(run: Run): RunSettings {
