@@ -1,19 +1,30 @@
 /** Apps as strangers write them: what they meet between their folder and a live address. */
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
-import { staticSite, writeApp } from './support/apps.ts';
+import { writeApp } from './support/apps.ts';
 import { type Kiln, startKiln } from './support/kiln.ts';
 import { freePort } from './support/registry.ts';
+
+const made: string[] = [];
+const app = async (files: Record<string, string>) => {
+  const dir = await writeApp(files);
+  made.push(dir);
+  return dir;
+};
 
 describe('apps as strangers write them', () => {
   let kiln: Kiln;
   before(async () => {
     kiln = await startKiln();
   });
-  after(() => kiln.close());
+  after(async () => {
+    await kiln.close();
+    await Promise.all(made.map((dir) => rm(dir, { recursive: true, force: true })));
+  });
 
   test('verify: a small site that was never laid out on disk', async () => {
-    const { version } = await kiln.publish(await staticSite('small'));
+    const { version } = await kiln.publish(await app({ 'index.html': 'small' }));
     const at = `/deployments/${version.deployment_id}/versions/${version.id}/verify`;
     let operation = await kiln.ask('POST', at, {});
     while (operation.finished_at === null)
@@ -24,14 +35,14 @@ describe('apps as strangers write them', () => {
 
   test('a file deeper than planning looks is published all the same', async () => {
     const deep = `${Array.from({ length: 40 }, (_, at) => at).join('/')}/x.html`;
-    const dir = await writeApp({ 'index.html': 'top', [deep]: 'very deep' });
+    const dir = await app({ 'index.html': 'top', [deep]: 'very deep' });
     const { deployment, version } = await kiln.publish(dir);
     assert.equal(version.state, 'ready', JSON.stringify(version.failure));
     assert.equal((await kiln.get(deployment, `/${deep}`)).body, 'very deep');
   });
 
   test('a site without a page at its own address: live, and the log warns', async () => {
-    const dir = await writeApp({ 'src.txt': 'x' });
+    const dir = await app({ 'src.txt': 'x' });
     const { version } = await kiln.publish(dir, {
       build_command:
         'mkdir -p out/img && echo hi > out/guide.html && echo x > out/img/a.txt && ln -s img out/pictures',
@@ -44,7 +55,7 @@ describe('apps as strangers write them', () => {
   });
 
   test('a site with one: no warning', async () => {
-    const dir = await writeApp({ 'index.html': 'x' });
+    const dir = await app({ 'index.html': 'x' });
     const { version } = await kiln.publish(dir, { output_path: '.', spa: true });
     const log = await kiln.buildLog(version.deployment_id, version.build_id);
     assert.doesNotMatch(log, /warning: /);
@@ -52,15 +63,15 @@ describe('apps as strangers write them', () => {
 
   test('an app on a fixed port: a second version says who holds it, before and after', async () => {
     const port = await freePort();
-    const app = (text: string) =>
-      writeApp({
+    const fixed = (text: string) =>
+      app({
         'package.json': '{"name":"fixed","scripts":{"start":"node s.js"}}',
         's.js': `const http = require('http'); const P = ${port};
 http.createServer((q, r) => r.end('${text}')).listen(${port});`,
       });
-    const first = await kiln.publish(await app('one'), { name: 'fixed' });
+    const first = await kiln.publish(await fixed('one'), { name: 'fixed' });
     assert.equal(first.version.state, 'ready', JSON.stringify(first.version.failure));
-    const second = await kiln.publish(await app('two'), { deployment_id: first.deployment.id });
+    const second = await kiln.publish(await fixed('two'), { deployment_id: first.deployment.id });
     assert.equal(second.version.state, 'failed');
     const held = `ort ${port} is held by version 1 of fixed, which is live`;
     assert.match(second.version.failure.message, new RegExp(held));
