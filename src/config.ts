@@ -4,6 +4,7 @@
  */
 import os from 'node:os';
 import path from 'node:path';
+import { MAX_REPLICAS } from './domain/deployment.ts';
 import { KilnError } from './domain/errors.ts';
 import type { EngineLimits, Retention, Timings } from './engine/context.ts';
 import type { DriverName } from './isolation/driver.ts';
@@ -78,6 +79,10 @@ const QUEUED_PUBLISHES = 200;
 const DRIVER_NAMES = ['firecracker', 'qemu', 'docker', 'bubblewrap', 'process'] as const;
 const RUNTIME_NAMES = ['docker', 'qemu'] as const;
 /** `host`, `*.host`, an address, each with or without a port. */
+const DATABASE_URL = /^postgres(?:ql)?:\/\/\S*$/i;
+/** Without a port and without a dot at either end. */
+const HOST_NAME =
+  /^(?=.{1,190}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/i;
 const NETWORK_NAME = /^(\*\.)?([a-z0-9][a-z0-9.-]*|\[[0-9a-f:.]+\])(:\d{1,5})?$/;
 
 export type Env = Record<string, string | undefined>;
@@ -149,10 +154,10 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
   const said = new Options(env, flags);
   const config: Config = {
     data_dir: dataDir(env, flags),
-    database_url: said.text('database'),
+    database_url: said.matching('database', DATABASE_URL, 'postgres://user:password@host:5432/name'),
     api: { host: said.text('api-host') ?? '127.0.0.1', port: said.number('api-port', 7070, 0, 65_535) },
     edge: { host: said.text('edge-host') ?? '127.0.0.1', port: said.number('edge-port', 7080, 0, 65_535) },
-    base_domain: said.text('base-domain') ?? 'localhost',
+    base_domain: baseDomain(said),
     isolation: said.choice('isolation', 'auto', ['auto', ...DRIVER_NAMES]),
     instance_isolation: said.choice('instance-isolation', 'auto', ['auto', 'host', ...RUNTIME_NAMES]),
     images: imageOptions(said),
@@ -184,7 +189,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
     bounds: {
       concurrency: said.number('concurrency', 2, 1, 64),
       queued_publishes: QUEUED_PUBLISHES,
-      replicas: 32,
+      replicas: MAX_REPLICAS,
       warm_versions: 2,
       instance_processes: 512,
       instance_disk_bytes: 4 * GIB,
@@ -214,6 +219,11 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
   };
   refuseOpenProcessDriver(config);
   return config;
+}
+
+function baseDomain(said: Options): string {
+  const name = said.matching('base-domain', HOST_NAME, 'a host name such as apps.example.com');
+  return name?.toLowerCase() ?? 'localhost';
 }
 
 function imageOptions(said: Options): ImageOptions {
@@ -263,6 +273,13 @@ class Options {
   text(name: OptionName): string | null {
     const value = this.#flags[name] ?? this.#env[`KILN_${name.replaceAll('-', '_').toUpperCase()}`];
     return value === undefined || value === '' ? null : value;
+  }
+
+  /** Not shown in the complaint: a database address holds a password. */
+  matching(name: OptionName, pattern: RegExp, example: string): string | null {
+    const said = this.text(name);
+    if (said === null || pattern.test(said)) return said;
+    throw new KilnError('VALIDATION_ERROR', `--${name} takes ${example}, not what it was given.`);
   }
 
   number(name: OptionName, fallback: number, min: number, max: number): number {

@@ -7,7 +7,8 @@ import assert from 'node:assert/strict';
 import { rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { staticSite, writeApp } from './support/apps.ts';
+import { findProgram } from '../src/isolation/program.ts';
+import { JAVA_SERVER, staticSite, writeApp } from './support/apps.ts';
 import type { Answer, Json } from './support/client.ts';
 import { fixture, generated, missingNeeds, type Need } from './support/ecosystems.ts';
 import type { Flags } from './support/folders.ts';
@@ -29,6 +30,8 @@ interface Case {
   differs?: string;
   /** Also run with the process driver. */
   small?: boolean;
+  /** Also run under bubblewrap when another driver is the strongest here: it reads settings of the host's /etc. */
+  host_settings?: boolean;
 }
 
 const says =
@@ -213,6 +216,29 @@ const CASES: Case[] = [
     visit: says(/./),
   },
   {
+    name: 'php extensions',
+    needs: ['php', 'php-mbstring'],
+    source: () =>
+      writeApp({
+        'index.php': `<?php echo mb_strlen('grün'), ' letters, ', function_exists('ctype_alpha') ? 'ctype' : 'none';`,
+      }),
+    kind: 'dynamic',
+    log: [/health: passed/],
+    visit: says('4 letters, ctype'),
+    host_settings: true,
+  },
+  {
+    name: 'java',
+    needs: ['java'],
+    source: () => writeApp({ 'Main.java': JAVA_SERVER }),
+    publish: { build_command: 'javac Main.java', run_command: 'java -Xshare:auto Main' },
+    kind: 'dynamic',
+    log: [/health: passed/],
+    // Reads java.security, and net.properties for the proxy selector.
+    visit: says('java with [1-9]\\d* providers'),
+    host_settings: true,
+  },
+  {
     name: 'rust',
     needs: ['cargo'],
     source: () => fixture('rust-plain'),
@@ -336,8 +362,8 @@ async function removed(kiln: Kiln, deployment_id: string): Promise<Json> {
   return kiln.ask('DELETE', `/deployments/${deployment_id}`);
 }
 
-function suite(name: string, flags: Flags, cases: Case[]): void {
-  describe(name, () => {
+function suite(name: string, flags: Flags, cases: Case[], skip: string | false = false): void {
+  describe(name, { skip }, () => {
     let kiln: Kiln;
     before(async () => {
       kiln = await startKiln({ 'startup-limit': '60', ...flags });
@@ -352,4 +378,10 @@ suite(
   'apps through the engine, as plain processes',
   { isolation: 'process' },
   CASES.filter((of) => of.small),
+);
+suite(
+  'apps through the engine, under bubblewrap',
+  { isolation: 'bubblewrap' },
+  CASES.filter((of) => of.host_settings),
+  findProgram('bwrap', process.env.PATH) === null && 'bwrap is not installed',
 );

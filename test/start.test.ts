@@ -25,11 +25,11 @@ test('a driver that was asked for and does not work, or a database that is not t
   );
   await refused(
     { database: 'postgres://127.0.0.1:1/kiln' },
-    /the database could not be migrated: .*ECONNREFUSED/,
+    /The database at 127\.0\.0\.1:1\/kiln cannot be used: .*ECONNREFUSED/,
   );
   await refused(
     { isolation: 'qemu', database: 'postgres://127.0.0.1:1/kiln' },
-    /isolation `qemu`|could not be migrated/,
+    /isolation `qemu`|cannot be used/,
   );
 });
 

@@ -3,6 +3,7 @@ import type { ZodError } from 'zod';
 import { ERROR_CODES, KilnError } from '../domain/errors.ts';
 import type { ApiDeps } from './call.ts';
 import type { ErrorBody } from './contract/error.ts';
+import { inWords } from './issue.ts';
 
 export function respondError(
   error: unknown,
@@ -62,7 +63,7 @@ export function invalid(error: ZodError, where: string): KilnError {
   for (const issue of error.issues) {
     const name = issue.path.length === 0 ? where : issue.path.map(String).join('.');
     const messages = fields[name] ?? [];
-    if (messages.length < 10) messages.push(issue.message);
+    if (messages.length < 10) messages.push(inWords(issue));
     fields[name] = messages;
     if (Object.keys(fields).length >= 100) break;
   }

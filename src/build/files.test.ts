@@ -76,3 +76,10 @@ test('files in memory answer like files on disk', () => {
   assert.equal(files.read('inner'), null);
   assert.ok(files.exists('inner') && files.exists('.') && !files.exists('../x'));
 });
+
+test('a path deeper than planning looks is not there, in memory as on disk', () => {
+  const deep = `${Array(40).fill('d').join('/')}/x.html`;
+  const files = memoryFiles({ 'index.html': '', [deep]: 'deep' });
+  assert.equal(files.read(deep), null);
+  assert.ok(!files.exists(deep) && files.exists('index.html'));
+});

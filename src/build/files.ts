@@ -161,13 +161,16 @@ export function diskFiles(root: string): SourceFiles {
   };
 }
 
-/** Files by path, as text or as what gives the text when it is asked for: `memoryFiles({ 'package.json': '{}' })`. */
+/**
+ * Files by path, as text or as what gives the text when it is asked for: `memoryFiles({ 'package.json': '{}' })`.
+ * Paths that are too deep or outside are left out.
+ */
 export function memoryFiles(contents: Record<string, string | (() => string)>): SourceFiles {
   const texts = new Map<string, string | (() => string)>();
   const folders = new Map<string, Map<string, SourceEntry>>([['.', new Map()]]);
   for (const [path, text] of Object.entries(contents)) {
     const clean = cleanPath(path);
-    if (clean === null || clean === '.') throw new Error(`not a path inside the source: ${path}`);
+    if (clean === null || clean === '.') continue;
     texts.set(clean, text);
     const parts = clean.split('/');
     for (let depth = 0; depth < parts.length; depth++) {
@@ -187,5 +190,31 @@ export function memoryFiles(contents: Record<string, string | (() => string)>): 
       const clean = cleanPath(path) ?? '';
       return texts.has(clean) || folders.has(clean);
     },
+  };
+}
+
+/** The same without what `left_out` names: planning sees what a snapshot holds. */
+export function withoutPaths(
+  files: SourceFiles,
+  left_out: (path: string, is_dir: boolean) => boolean,
+): SourceFiles {
+  const gone = remembered((path: string): boolean => {
+    const clean = cleanPath(path);
+    if (clean === null || clean === '.') return false;
+    const slash = clean.lastIndexOf('/');
+    const entry = files
+      .list(slash < 0 ? '.' : clean.slice(0, slash))
+      .find(({ name }) => name === clean.slice(slash + 1));
+    return left_out(clean, entry?.type === 'dir');
+  });
+  return {
+    list: (dir) =>
+      gone(dir)
+        ? []
+        : files
+            .list(dir)
+            .filter(({ name, type }) => !left_out(cleanPath(`${dir}/${name}`) ?? name, type === 'dir')),
+    read: (path, max_bytes) => (gone(path) ? null : files.read(path, max_bytes)),
+    exists: (path) => !gone(path) && files.exists(path),
   };
 }

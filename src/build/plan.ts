@@ -10,6 +10,7 @@ import { DETECTORS, type Detected } from './detect/index.ts';
 import { hasPage, packFolder, sourceIn } from './detect/static.ts';
 import { type DockerfileFacts, readDockerfile, withAppBeside } from './dockerfile.ts';
 import { cleanPath, joinPath, type SourceFiles } from './files.ts';
+import { leftOutNotes } from './left-out-notes.ts';
 import { lookForApp } from './look.ts';
 import { sourcesOf } from './plan-sources.ts';
 import { readSettings, type SettingSources, type Settings } from './settings.ts';
@@ -308,6 +309,7 @@ function complete(of: Case, mode: BuildMode, mode_reason: string, found: Detecti
     would_change: [...(mode === 'explicit' ? [withoutCommands(of)] : []), ...found.would_change],
     warnings: [...of.warnings, ...found.warnings, ...problemNotes(of), ...outputNotes(of, found)],
   };
+  plan.warnings.push(...leftOutNotes(plan, found.setup, of.files));
   plan.sources = sourcesOf(of.sources, plan);
   return { ok: true, plan };
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
-import { FakeApi, failing, type RunOptions, run, sendJson } from './fixture.ts';
+import { errorBody, FakeApi, failing, type RunOptions, run, sendJson } from './fixture.ts';
 
 let api: FakeApi;
 let env: Record<string, string>;
@@ -149,6 +149,34 @@ test('scale takes whole numbers', async () => {
   assert.match((await kiln(['scale', 'shop', '3'])).stdout, /3 instances/);
   assert.equal((await kiln(['scale', 'shop', 'many'])).code, 2);
   assert.equal((await kiln(['scale', 'shop'])).code, 2);
+  const many = await kiln(['scale', 'shop', '33']);
+  assert.equal(many.code, 2);
+  assert.match(many.stderr, /32/);
+});
+
+test('scale of a static site says that it has no instances', async () => {
+  const site = api.addDeployment('site');
+  Object.assign(site, { active_version_id: api.addVersion(site.id, 1, { kind: 'static' }).id });
+  assert.match((await kiln(['scale', 'site', '3'])).stdout, /static site.*no instances/);
+});
+
+test('env set warns of what Kiln sets itself', async () => {
+  const { code, stderr } = await kiln(['env', 'set', 'shop', 'PORT=3000', 'A=1']);
+  assert.equal(code, 0);
+  assert.match(stderr, /PORT has no effect.*--port/);
+  assert.doesNotMatch((await kiln(['env', 'set', 'shop', 'A=1'])).stderr, /no effect/);
+});
+
+test('what is wrong with a field is said once', async () => {
+  api.intercept = ({ path }, response) => {
+    if (!path.endsWith('/scale')) return false;
+    const message = 'replicas: must be at most 32';
+    const errors = { replicas: ['must be at most 32'] };
+    sendJson(response, 422, errorBody('VALIDATION_ERROR', message, { errors }));
+    return true;
+  };
+  const { stderr } = await kiln(['scale', 'shop', '3']);
+  assert.equal(stderr.match(/must be at most 32/g)?.length, 1);
 });
 
 test('scale --size asks for more memory, alone or with a number', async () => {

@@ -25,6 +25,8 @@ export interface Script {
   end: Record<string, unknown>;
   version_end: Record<string, unknown>;
   log: string[];
+  /** Lines of the engine's own, after the others. */
+  notes?: string[];
 }
 
 export const SUCCESS: Script = {
@@ -269,7 +271,8 @@ export class FakeApi {
   }
 
   #log(request: Seen): object | string {
-    const lines = this.script.log.map((line) => ({ ts: NOW, stream: 'stdout', line, source: 'build' }));
+    const line = (stream: string) => (text: string) => ({ ts: NOW, stream, line: text, source: 'build' });
+    const lines = [...this.script.log.map(line('stdout')), ...(this.script.notes ?? []).map(line('kiln'))];
     if (!request.headers.accept?.includes('text/event-stream')) return { data: { lines } };
     const frames = lines.map((line) => `event: log_line\ndata: ${JSON.stringify(line)}\n\n`).join('');
     return `: heartbeat\n\n${frames}event: done\ndata: {"result":{"state":"succeeded"}}\n\n`;

@@ -12,6 +12,7 @@ import { plainText } from './output.ts';
 import type { Progress } from './progress.ts';
 import { reportOutcome } from './report.ts';
 import { type Followed, StageReport } from './stages.ts';
+import { warningsOf } from './warnings.ts';
 
 const POLL_MS = 200;
 /** How long an engine may be away before following gives up. */
@@ -40,7 +41,12 @@ export async function followPublished(
   try {
     const followed = await follow(cli, client, progress, { operation_id, version, show_log: true });
     progress.stop();
-    return await reportOutcome(cli, client, { ...followed, secrets_left_out: published.secrets_left_out });
+    const warnings = await warningsOf(client, followed.version);
+    return await reportOutcome(cli, client, {
+      ...followed,
+      warnings,
+      secrets_left_out: published.secrets_left_out,
+    });
   } catch (error) {
     progress.stop();
     if (

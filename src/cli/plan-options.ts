@@ -1,6 +1,7 @@
 /** The options that override the plan, shared by `plan`, `publish` and `start`. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ENV_NAME } from '../domain/env-var.ts';
+import { OUTPUT_FOLDERS } from '../domain/left-out.ts';
 import type { PlanOverrides } from '../domain/plan.ts';
 
 export interface PlanOptions {
@@ -16,8 +17,13 @@ export interface PlanOptions {
   spa?: boolean;
 }
 
+const LEFT_OUT = `
+Left out of a source: node_modules, caches, .git, .env, and folders called ${OUTPUT_FOLDERS.join(', ')} at any depth.
+A line such as !dist in .kilnignore takes one back in.`;
+
 export function addPlanOptions(command: Command): Command {
   return command
+    .addHelpText('after', LEFT_OUT)
     .optionsGroup('What is built and run (instead of what is detected):')
     .option('--build-command <command>', 'builds the app')
     .option('--install-command <command>', 'installs what the build needs')

@@ -6,13 +6,14 @@ import type { Client } from './client.ts';
 import { EXIT, type ExitCode, exitOfFailure } from './exit.ts';
 import { formatBytes, formatDuration, type Output, plainText } from './output.ts';
 import { type Followed, STAGES } from './stages.ts';
+import { showWarnings } from './warnings.ts';
 
 export type FailureView = NonNullable<VersionView['failure']>;
 
 export async function reportOutcome(
   cli: Cli,
   client: Client,
-  of: Followed & { secrets_left_out: string[] },
+  of: Followed & { secrets_left_out: string[]; warnings?: string[] },
 ): Promise<ExitCode> {
   const { operation, version } = of;
   const params = { id: version.deployment_id };
@@ -27,12 +28,14 @@ export async function reportOutcome(
     superseded: operation.superseded,
     failure: failureOf(of),
     secrets_left_out: of.secrets_left_out,
+    warnings: of.warnings ?? [],
     deployment,
     version,
     operation,
   });
   if (cli.out.json) return exit_code;
   warnOfSecrets(cli.out, of.secrets_left_out);
+  showWarnings(cli.out, of.warnings ?? []);
   const failure = failureOf(of);
   if (operation.state === 'succeeded') showSuccess(cli.out, deployment, of);
   else if (failure) showFailure(cli.out, failure, { deployment, version });

@@ -165,8 +165,11 @@ function fail(input: CliInput, error: unknown): ExitCode {
   if (error instanceof CommanderError) return known.exit_code;
   if (known.exit_code === EXIT.interrupted) return known.exit_code;
   out.note(`${out.paint('red', 'error:', out.stderr)} ${known.message}`);
-  for (const [field, messages] of Object.entries(known.fields ?? {}))
-    out.note(`  ${field}: ${messages.join('; ')}`);
+  for (const [field, messages] of Object.entries(known.fields ?? {})) {
+    const line = `${field}: ${messages.join('; ')}`;
+    // The message is the first of them when it is the only one.
+    if (!known.message.includes(line)) out.note(`  ${line}`);
+  }
   if (known.next_step) out.note(known.next_step);
   const details = [known.code, known.request_id].filter(Boolean).join(', ');
   out.note(out.paint('dim', `(${details})`, out.stderr));

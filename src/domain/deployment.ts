@@ -3,6 +3,9 @@ import type { Ownership } from './attribution.ts';
 /** The stable production object: a slug, a URL that never changes, and a pointer to the active version. */
 export type DeploymentState = 'pending' | 'building' | 'running' | 'stopped' | 'failed';
 
+/** Instances of one deployment, at most. */
+export const MAX_REPLICAS = 32;
+
 /** Settings a publish falls back to when it does not name its own. Null: the engine's default. */
 export interface DeploymentSettings {
   install_command: string | null;

@@ -172,3 +172,23 @@ test('a crash whose log names what is missing: the next step names it too', () =
   assert.equal(variable.exec(crashed('TypeError: user_name is not defined')), null);
   assert.match(crashed('boom'), /most common cause/);
 });
+
+test('the port of the plan is held: who holds it, and the two ways out', () => {
+  const held = { port: 4567, by: 'version 1 of shop, which is live' };
+  const log_tail = ['Error: listen EADDRINUSE: address already in use :::4567'];
+  const crashed = diagnose(seen({ held, log_tail, exit: exit({ exit_code: 1 }) }));
+  assert.equal(crashed.code, 'APP_CRASHED');
+  assert.match(crashed.message, /Port 4567 is held by version 1 of shop, which is live/);
+  assert.match(crashed.next_step, /PORT.*--isolation docker/);
+  assert.match(diagnose(seen({ held })).message, /did not listen.*held by version 1 of shop/);
+  const unrelated = diagnose(seen({ held, exit: exit({ exit_code: 1 }), log_tail: ['oops'] }));
+  assert.doesNotMatch(unrelated.message, /held/);
+});
+
+test('a file of the app that is missing: in a folder that is left out, or nowhere', () => {
+  const next = (line: string) => diagnose(seen({ exit: exit({ exit_code: 1 }), log_tail: [line] })).next_step;
+  assert.match(next("Error: Cannot find module '/workspace/dist/index.js'"), /dist.*!dist into \.kilnignore/);
+  assert.match(next("Error: Cannot find module './src/build/m.js'"), /!build into \.kilnignore/);
+  assert.match(next("Error: Cannot find module '/workspace/server.js'"), /server\.js cannot be found/);
+  assert.match(next("Error: Cannot find module 'express'"), /add it to the dependencies/);
+});

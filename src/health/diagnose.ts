@@ -1,5 +1,7 @@
 /** Turns what was seen of an instance that did not become healthy into a Failure with the next step. Pure. */
 import { type Failure, failure, type ListeningPort, type ProbeAnswer } from '../domain/failure.ts';
+import { HELD_PORT_NEXT_STEP, type HeldPort, isHeld } from '../domain/held-port.ts';
+import { missingLeftOut, takeBackIn } from '../domain/left-out.ts';
 import type { MachineExit } from '../isolation/driver.ts';
 
 /** Everything known about the replica that failed the gate. */
@@ -18,6 +20,8 @@ export interface Observation {
   exit: MachineExit | null;
   listening: ListeningPort[];
   log_tail: string[];
+  /** The port that the plan names and that this instance could not get. */
+  held?: HeldPort | null;
 }
 
 /** In place of an answer's error: it did not come from the app. */
@@ -53,6 +57,13 @@ function explainExit(seen: Observation, exit: MachineExit): Told {
         'Raise the memory of the deployment (`kiln scale NAME --size medium`), or make the app use less at start, then publish again.',
     };
   }
+  const held = portTaken(seen) ? heldNote(seen) : null;
+  if (held !== null)
+    return {
+      code: 'APP_CRASHED',
+      message: `${exitMessage(seen, exit)} ${held}`,
+      next_step: HELD_PORT_NEXT_STEP,
+    };
   return { code: 'APP_CRASHED', message: exitMessage(seen, exit), next_step: exitNextStep(seen, exit) };
 }
 
@@ -75,8 +86,19 @@ function exitMessage(seen: Observation, exit: MachineExit): string {
   return `The app ended with exit code ${exit.exit_code} ${when}.`;
 }
 
+function portTaken(seen: Observation): boolean {
+  return seen.log_tail.some((line) => /EADDRINUSE|address (?:already )?in use|Failed to bind/i.test(line));
+}
+
+/** 'Port 4567, which the plan names, …': null when the instance got the port it was to have. */
+function heldNote({ held }: Observation): string | null {
+  if (!held) return null;
+  const said = isHeld(held);
+  return `${said[0]!.toUpperCase()}${said.slice(1)}, and the app wants that port.`;
+}
+
 function exitNextStep(seen: Observation, exit: MachineExit): string {
-  if (seen.log_tail.some((line) => /EADDRINUSE|address already in use/i.test(line))) {
+  if (portTaken(seen)) {
     return 'The log says that the port was taken: listen on the port in the PORT environment variable, and start one server only.';
   }
   if (exit.exit_code === 0) {
@@ -96,17 +118,25 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
 
 const MISSING_MODULE =
   /(?:No module named|Cannot find (?:module|package)) ['"]((?:@[\w.-]+\/)?[A-Za-z][\w.-]*)['"./]/;
+/** A file of the app itself, or one that it names by its place. */
+const MISSING_FILE = /Cannot find module ['"](\/workspace\/[^'"]{1,200}|\.{1,2}\/[^'"]{1,200})['"]/;
 /** `X is not set`, `missing environment variable X`, Python's `KeyError: 'X'`. */
 const MISSING_VARIABLE =
   /\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b.{0,40}\b(?:not set|not defined|undefined|missing|required|must be set)\b|\b(?:missing|set|requires?)\b.{0,40}\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b|KeyError: '([A-Z][A-Z0-9_]+)'/i;
 
 /** What the app itself says is missing; null when it does not say. */
 function namedInLog(log_tail: readonly string[]): string | null {
+  const left_out = missingLeftOut(log_tail.slice(-MAX_LOG_LINES));
+  if (left_out !== null)
+    return `The log says that ${left_out.path} cannot be found. ${takeBackIn(left_out.folder)}`;
   for (const line of log_tail.slice(-MAX_LOG_LINES)) {
     const text = line.slice(0, 500);
     const module = MISSING_MODULE.exec(text)?.[1];
     if (module !== undefined)
       return `The log says that ${module} cannot be found: add it to the dependencies that are installed, and publish again.`;
+    const file = MISSING_FILE.exec(text)?.[1];
+    if (file !== undefined)
+      return `The log says that ${file} cannot be found: it is not in the source as it was published, and the build does not write it.`;
     const variable = MISSING_VARIABLE.exec(text)
       ?.slice(1)
       .find((name) => name !== undefined);
@@ -219,6 +249,14 @@ function explainNoConnection(seen: Observation): Told {
       code: 'WRONG_PORT',
       message: `The app listens on port ${ports}, not on ${seen.port}, which it was given in PORT.`,
       next_step: `Listen on the port in the PORT environment variable; if the app can only use a fixed port, publish with --port ${seen.listening[0]!.port}.`,
+    };
+  }
+  const held = heldNote(seen);
+  if (held !== null) {
+    return {
+      code: 'NEVER_LISTENED',
+      message: `The app did not listen on any port within ${seconds(seen.startup_timeout_ms)}. ${held}`,
+      next_step: HELD_PORT_NEXT_STEP,
     };
   }
   return {

@@ -7,6 +7,7 @@
  * A replica that exits ends the gate at once, whatever the phase.
  */
 import type { Failure, ListeningPort, ProbeAnswer } from '../domain/failure.ts';
+import type { HeldPort } from '../domain/held-port.ts';
 import type { MachineExit } from '../isolation/driver.ts';
 import { diagnose, STRANGER } from './diagnose.ts';
 import { isHealthy, probe } from './probe.ts';
@@ -46,6 +47,8 @@ export interface GateOptions {
   probe_interval_ms: number;
   probe_timeout_ms: number;
   signal: AbortSignal;
+  /** The port that the plan names and that an instance could not get. */
+  held?: HeldPort | null;
   on_progress?: (progress: GateProgress) => void;
 }
 
@@ -208,6 +211,7 @@ class Gate {
       exit,
       listening,
       log_tail: replica.log_tail(),
+      held: this.#options.held?.port === replica.port ? null : (this.#options.held ?? null),
     });
     return { ok: false, failure };
   }

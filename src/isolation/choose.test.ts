@@ -54,6 +54,17 @@ describe('chooseIsolation', () => {
     ]);
   });
 
+  it('docker without Docker and without a base image: both are said', async () => {
+    const from = candidates({ host: HOST, runtimes: { docker: FAILS } });
+    await assert.rejects(chooseIsolation({ ...AUTO, builds: 'docker' }, from), (error: KilnError) => {
+      assert.match(
+        error.message,
+        /docker: namespaces are refused\. Allow them\..*base image.*builder-image build/,
+      );
+      return true;
+    });
+  });
+
   it('a named one is taken, or refused with what to do', async () => {
     const { driver, explain } = await chooseIsolation(
       { ...AUTO, builds: 'process' },

@@ -71,7 +71,11 @@ export async function chooseIsolation(wanted: Wanted, from: Candidates): Promise
     : wanted.builds === 'auto'
       ? strongest([...builders, { one: driver, test: { ok: true, detail: '' } }], 'hardware')
       : strongest(builders);
-  if (builder === null) throw nothingWorks(wanted.builds, builders);
+  if (builder === null) {
+    // Without a base image a driver of builds is no candidate; whether its program is there, its runtime knows.
+    const related = builders.length > 0 ? builders : runtimes.filter(({ one }) => one.name === wanted.builds);
+    throw nothingWorks(wanted.builds, related, builders.length > 0 ? '' : NO_BASE);
+  }
   const runtime = strongest(runtimes);
   if (runtime === null && wanted.instances !== 'auto' && wanted.instances !== 'host')
     throw nothingWorks(wanted.instances, runtimes);
@@ -144,10 +148,14 @@ function reasons(tested: readonly Tested<{ name: string }>[]): string {
   return [...new Set(said)].join(' ');
 }
 
-function nothingWorks(wanted: string, tested: readonly Tested<{ name: string }>[]): KilnError {
+const NO_BASE =
+  'Its builds start from a base image, and there is none: make one with `kiln builder-image build`, or name one with --base-image.';
+
+function nothingWorks(wanted: string, tested: readonly Tested<{ name: string }>[], also = ''): KilnError {
+  const why = [reasons(tested), also].filter(Boolean).join(' ');
   return new KilnError(
     'UNSUPPORTED',
-    `Code cannot be run here with isolation \`${wanted}\`. ${reasons(tested)} Or choose another driver.`,
+    `Code cannot be run here with isolation \`${wanted}\`. ${why} Or choose another driver.`,
     { details: { explain: tested.map(({ one, test }) => ({ name: one.name, ...test })) } },
   );
 }

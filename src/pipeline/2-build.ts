@@ -16,6 +16,7 @@ import { objectsOfRelease, reusableRelease } from '../store/release.ts';
 import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
 import { runCommands } from './build-commands.ts';
 import { buildImage } from './build-image.ts';
+import { warnOfPort } from './held-port.ts';
 import { noRuntime } from './no-runtime.ts';
 import { reuseKey } from './reuse-key.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
@@ -63,6 +64,8 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     build_env: env.vars,
     base: baseOf(run, plan),
   });
+  if (planned.value.kind === 'dynamic' && !makesImage(run, planned.value))
+    await warnOfPort(run, settings.port);
   await run.record(async (trx) => {
     await recordPlan(trx, run.version.id, { plan, kind, run_settings });
     if (run.version.state === 'created') await setVersionState(trx, run.version.id, 'building');

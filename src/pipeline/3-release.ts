@@ -14,19 +14,18 @@ import { recordRelease } from '../store/version.ts';
 import type { Built } from './2-build.ts';
 import { nothingPacked, outputFailure, outputMissing } from './output-failure.ts';
 import { packApp, packBuiltImage } from './pack-image.ts';
+import { warnOfRelease } from './release-warnings.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 
 const PACKING_MS = 10 * 60_000;
 
 export async function packRelease(run: Run, built: Built): Promise<Result<Release>> {
-  if (built.from.kind === 'release') return ok(await adopt(run, built.from.release));
+  if (built.from.kind === 'release') return ok(await adopt(run, built, built.from.release));
   await run.enter('release', PACKING_MS);
   for (let tries = 0; tries < 3; tries++) {
     const packed = await pack(run, built, built.from);
     if (!packed.ok) return packed;
     const artifact = packed.value;
-    for (const link of artifact.skipped)
-      run.log.note(`left out: ${link} is a link that leaves the output folder`);
     if (artifact.kind === 'static' && artifact.manifest.files === 0) return failed(nothingPacked(built.plan));
     const release = await store(run, built, artifact);
     if (release === null) continue;
@@ -34,6 +33,7 @@ export async function packRelease(run: Run, built: Built): Promise<Result<Releas
       `release ${release.id}: ${artifact.kind}, ${contents(artifact)}, ${artifact.manifest.total_bytes} bytes, sha256 ${artifact.sha256}`,
     );
     run.version = { ...run.version, release_id: release.id };
+    await warnOfRelease(run, artifact, built.plan);
     return ok(release);
   }
   throw new KilnError('STORAGE_FAILED', 'The stored artifact vanished again and again; try once more.');
@@ -56,7 +56,7 @@ function contents({ manifest }: Artifact): string {
 }
 
 /** The release of an earlier build from equal inputs becomes this version's release too. */
-async function adopt(run: Run, release: Release): Promise<Release> {
+async function adopt(run: Run, built: Built, release: Release): Promise<Release> {
   await run.record(async (trx) => {
     const missing = await holdObjects(trx, run.objects, objectsOfRelease(release));
     if (missing !== null)
@@ -66,6 +66,7 @@ async function adopt(run: Run, release: Release): Promise<Release> {
     await run.event(trx, 'deployment.build_succeeded', { release_id: release.id, reused: true });
   });
   run.version = { ...run.version, release_id: release.id, reused_release: true };
+  await warnOfRelease(run, release, built.plan);
   return release;
 }
 

@@ -5,6 +5,7 @@ import type { RunSettings } from '../domain/settings.ts';
 import { type GateReplica, gate } from '../health/gate.ts';
 import { lockUnstopped, retireGating, setInstanceState } from '../store/instance.ts';
 import { recordHealthPassed } from '../store/version.ts';
+import { heldPort } from './held-port.ts';
 import { noRuntime } from './no-runtime.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
 import { Unproved } from './unproved.ts';
@@ -31,6 +32,7 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
   run.log.note(
     `health: GET ${settings.health_check_path} must answer 2xx within ${seconds(settings.startup_timeout_ms)}, then for ${seconds(settings.grace_ms)}`,
   );
+  const held = release.kind === 'rootfs' ? await heldPort(run, settings.port, replicas) : null;
   let in_grace = false;
   const proved = await gate({
     replicas,
@@ -40,6 +42,7 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
     probe_interval_ms: settings.probe_interval_ms,
     probe_timeout_ms: settings.probe_timeout_ms,
     signal: run.signal,
+    held,
     on_progress: (p) => {
       if (p.phase !== 'grace' || in_grace) return;
       in_grace = true;

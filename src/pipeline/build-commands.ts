@@ -36,7 +36,7 @@ export async function runCommands(
       const { exit, command } = await runBatch(run, of);
       run.signal.throwIfAborted();
       exits.push(exit);
-      problem = buildFailure(exit, command, run.limits.build, run.log.tail(50));
+      problem = buildFailure(exit, command, run.limits.build, run.log.tail(200));
       run.log.note(`${problem ? 'failed' : 'done'} in ${(exit.duration_ms / 1000).toFixed(1)} s`);
       if (problem) break;
     }

@@ -44,3 +44,22 @@ test('a failure carries what a person needs: command, code, log, next step', () 
   assert.ok(failure!.message.length < 200);
   assert.match(failure!.next_step, /Production is unchanged/);
 });
+
+test('what many people meet is named in the next step', () => {
+  const next = (...log: string[]) => buildFailure(exit('exited', 1), 'npm ci', limits, log)!.next_step;
+  const sync =
+    'npm error `npm ci` can only install packages when your package.json and package-lock.json or npm-shrinkwrap.json are in sync.';
+  assert.match(next('npm error code EUSAGE', 'npm error', sync), /package-lock\.json does not fit/);
+  assert.match(next('npm error code ETARGET'), /not in the registry/);
+  assert.match(next('npm ERR! code ERESOLVE'), /legacy-peer-deps/);
+  const angular =
+    'Node.js version v20.1.0 detected. The Angular CLI requires a minimum Node.js version of v22.22.';
+  assert.match(next(angular), /\.nvmrc/);
+  assert.match(next('main.go:3:8: package app/build is not in std'), /!build into \.kilnignore/);
+  assert.match(next('oops'), /Read the end of the build log/);
+
+  // npm prints its help behind it: the line is shown all the same.
+  const far = buildFailure(exit('exited', 1), 'npm ci', limits, [sync, ...Array(80).fill('npm error help')])!;
+  assert.match(far.next_step, /package-lock/);
+  assert.deepEqual([far.log_tail[0], far.log_tail.length], [sync, 50]);
+});

@@ -1,16 +1,24 @@
 import { type Failure, type FailureCode, failure } from '../domain/failure.ts';
 import { explainImageBuild, type ImageBuildCode } from '../isolation/dockerfile/explain.ts';
 import type { Limits, MachineExit } from '../isolation/driver.ts';
+import { buildHint } from './build-hint.ts';
 
-/** Null when the command succeeded; otherwise why it did not, and what to do. Pure. */
+const SHOWN_LINES = 50;
+
+/** Null when the command succeeded; otherwise why it did not, and what to do. `log`: its last lines, for what they mean. Pure. */
 export function buildFailure(
   exit: MachineExit,
   command: string,
   limits: Limits & { time_ms: number },
-  log_tail: string[],
+  log: string[],
 ): Failure | null {
   if (exit.reason === 'exited' && exit.exit_code === 0) return null;
-  const { code, message, next_step } = explain(exit, command, limits);
+  const { code, message, ...told } = explain(exit, command, limits);
+  const hint = code === 'BUILD_FAILED' ? buildHint(log) : null;
+  const next_step = hint?.next_step ?? told.next_step;
+  // npm prints its whole help after the line that says what is wrong.
+  const last = log.slice(-SHOWN_LINES);
+  const log_tail = hint === null || last.includes(hint.line) ? last : [hint.line, '…', ...last.slice(2)];
   const ours = exit.reason === 'machine_failed';
   return failure({
     ...(ours ? { fault: 'engine', retryable: true } : {}),

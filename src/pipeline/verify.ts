@@ -2,7 +2,7 @@
  * The same snapshot, built once more in a fresh machine and packed beside the store: is the release what its source says?
  * (I11, asked of a real build.) Nothing is recorded but the answer.
  */
-import { rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Release } from '../domain/release.ts';
 import { compareArtifacts } from '../release/compare.ts';
@@ -20,6 +20,8 @@ export async function verify(run: Run): Promise<Result<null>> {
   if (release === null) throw new Error(`version ${run.version.id} has no release`);
   const dir = run.workDir(run.operation.id);
   await rm(dir, { recursive: true, force: true });
+  // A small site is packed from memory: nothing else makes the folder for its tar.
+  await mkdir(dir, { recursive: true });
   const beside = fileObjectStore(path.join(dir, 'objects'));
   const rebuild = shadow(run, dir, layered(beside, run.objects));
   const built = await buildRelease(rebuild);

@@ -25,7 +25,7 @@ export interface Artifact {
   manifest: ArtifactManifest;
   /** Every object this artifact consists of, for the books of retention. */
   objects: { key: string; kind: 'release' | 'index' | 'blob'; size_bytes: number }[];
-  /** Symlinks that left the output folder and were left out. */
+  /** Links that were left out, each as 'path: why'. */
   skipped: string[];
 }
 

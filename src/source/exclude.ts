@@ -8,6 +8,7 @@
  * The walk asks from the top down, but the answer for a path inside a left-out folder is right as well.
  */
 import ignore from 'ignore';
+import { OUTPUT_FOLDERS } from '../domain/left-out.ts';
 
 /** Why a path is left out: built in, `.kilnignore`, or because it holds secrets. Null: it is kept. */
 export type Verdict = null | 'excluded' | 'ignored' | 'secret';
@@ -32,8 +33,8 @@ export interface ExclusionRules {
 
 export type Wanted = 'source' | 'all_but_secrets' | 'all';
 
-/** Folders a build writes. Only folders: a script called `build` is source. */
-const OUTPUTS = new Set(['dist', 'build', 'target', '_build']);
+/** Only folders: a script called `build` is source. */
+const OUTPUTS = new Set(OUTPUT_FOLDERS);
 
 /** What an install step brings back. */
 const DEPENDENCIES = new Set(['node_modules', '.venv', 'venv']);

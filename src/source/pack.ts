@@ -1,4 +1,4 @@
-import { realpathSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import type { Compression } from './lanes.ts';
 import { sortByBytes } from './listing.ts';
 import { surveyTree } from './survey.ts';
@@ -30,7 +30,7 @@ export interface PackOptions {
   exclude?: (rel: string, is_dir: boolean) => boolean;
   /**
    * Links to files that are packed become copies of them; every other link (out of the tree, to a folder, to
-   * something excluded, broken) is left out and named in `skipped`. For content served to the public.
+   * something excluded, broken) is left out and named in `skipped`, with the reason. For content served to the public.
    */
   dereference_inside?: boolean;
   /** Must not exist; gone again when packing fails. */
@@ -54,6 +54,7 @@ export interface Packed {
   files: number;
   /** Where each regular file's content lies in the uncompressed tar; keys are paths without the prefix. */
   index: Record<string, { offset: number; size: number; sha256: string }>;
+  /** Links that were left out, each as 'path: why'. */
   skipped: string[];
 }
 
@@ -100,11 +101,11 @@ function dereference(
   });
   paths.forEach((path, i) => {
     if (rows[i * ROW.width + ROW.kind] !== KIND.symlink) return;
-    const target = targetInside(root, path);
+    const { target, why } = targetInside(root, path);
     const of = target === null ? undefined : files.get(target);
     if (target === null || of === undefined) {
       rows[i * ROW.width + ROW.kind] = KIND.gone;
-      skipped.push(path);
+      skipped.push(`${path}: ${why}`);
       return;
     }
     rows.copyWithin(i * ROW.width, of * ROW.width, (of + 1) * ROW.width);
@@ -113,12 +114,19 @@ function dereference(
   return copies;
 }
 
-function targetInside(root: string, path: string): string | null {
+/** `why` is the reason when nothing that is packed is there. */
+function targetInside(root: string, path: string): { target: string | null; why: string } {
   try {
     const target = realpathSync(`${root}/${path}`);
-    return target.startsWith(`${root}/`) ? target.slice(root.length + 1) : null;
+    if (!target.startsWith(`${root}/`) && target !== root)
+      return { target: null, why: 'the link leaves the output folder' };
+    const is_folder = statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
+    return {
+      target: target.slice(root.length + 1),
+      why: is_folder ? 'links to folders are not followed' : 'what it links to is left out',
+    };
   } catch {
-    return null; // broken, or a loop
+    return { target: null, why: 'the link leads nowhere' };
   }
 }
 

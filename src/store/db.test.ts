@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { sql } from 'kysely';
+import type { KilnError } from '../domain/errors.ts';
 import { openDatabase } from './db.ts';
 
 test('a later start finds its migrations done, and carries out what is missing', async () => {
@@ -41,4 +42,17 @@ test('a database that a newer Kiln has migrated is refused', async () => {
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
+});
+
+test('a database that cannot be reached: where, why, and no password', async () => {
+  const where = { url: 'postgres://kiln:hunter2@127.0.0.1:1/x' };
+  await assert.rejects(openDatabase(where), (error: KilnError) => {
+    assert.equal(error.code, 'UNAVAILABLE');
+    assert.match(
+      error.message,
+      /The database at 127\.0\.0\.1:1\/x cannot be used: .*ECONNREFUSED.*--database/,
+    );
+    assert.doesNotMatch(error.message, /hunter2/);
+    return true;
+  });
 });

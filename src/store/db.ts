@@ -7,6 +7,7 @@ import { Kysely, PGliteDialect, PostgresDialect, type RawBuilder, sql, type Tran
 import { Migrator } from 'kysely/migration';
 import pg from 'pg';
 import { type Db as BossDb, fromPglite } from 'pg-boss';
+import { KilnError } from '../domain/errors.ts';
 import * as migration001 from './migrations/001-start.ts';
 import * as migration002 from './migrations/002-api.ts';
 import * as migration003 from './migrations/003-hosts.ts';
@@ -70,9 +71,29 @@ export async function openDatabase(where: { dir: string } | { url: string }): Pr
     await migrate(database.db);
   } catch (error) {
     await database.close();
-    throw error;
+    throw 'url' in where ? (unreachable(where.url, error) ?? error) : error;
   }
   return database;
+}
+
+const NO_CONNECTION = /^(?:ECONN\w+|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOENT|EACCES)$/;
+/** Postgres' own: wrong user or password, no such database, not allowed from here, starting or full. */
+const REFUSED = /^(?:28\w{3}|3D000|57P0\d|53300)$/;
+
+/** Null when it is another problem than getting in. The address is named without its password. */
+function unreachable(url: string, error: unknown): KilnError | null {
+  let cause = error;
+  while (cause instanceof Error && !('code' in cause) && cause.cause !== undefined) cause = cause.cause;
+  // Node tries several addresses, and says what each of them said.
+  if (cause instanceof AggregateError && cause.errors.length > 0) cause = cause.errors[0];
+  const { code = '', message = '' } = (cause ?? {}) as { code?: string; message?: string };
+  if (!NO_CONNECTION.test(code) && !REFUSED.test(code) && !/timeout|terminated/i.test(message)) return null;
+  const { host, pathname } = URL.parse(url) ?? { host: 'the given address', pathname: '' };
+  return new KilnError(
+    'UNAVAILABLE',
+    `The database at ${host}${pathname} cannot be used: ${message || code}. Start it, or correct --database (KILN_DATABASE).`,
+    { cause },
+  );
 }
 
 async function migrate(db: Db): Promise<void> {

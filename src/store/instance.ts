@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import { KilnError } from '../domain/errors.ts';
 import type { Failure } from '../domain/failure.ts';
+import type { PortHolder } from '../domain/held-port.ts';
 import {
   type Instance,
   type InstanceRole,
@@ -54,6 +55,20 @@ export async function unstoppedInstances(
   if (of.deployment_id) query = query.where('deployment_id', '=', of.deployment_id);
   if (of.version_id) query = query.where('version_id', '=', of.version_id);
   return query.execute();
+}
+
+/** Who is entered with a port of this machine, a live one first. */
+export async function portHolder(db: Conn, port: number): Promise<PortHolder | undefined> {
+  return db
+    .selectFrom('instances as i')
+    .innerJoin('versions as v', 'v.id', 'i.version_id')
+    .innerJoin('deployments as d', 'd.id', 'i.deployment_id')
+    .select(['i.version_id', 'v.version_number', 'd.slug as deployment_slug', 'i.tenant_id', 'i.role'])
+    .where('i.port', '=', port)
+    .where('i.stopped_at', 'is', null)
+    .orderBy((eb) => eb.case().when('i.role', '=', 'live').then(0).else(1).end())
+    .orderBy('i.id')
+    .executeTakeFirst();
 }
 
 /** For the API: those alive, then the most recently stopped ones. A page goes on after the cursor's place of now. */

@@ -32,3 +32,21 @@ http.createServer((req, res) => {
 }).listen(process.env.PORT, () => console.log('listening on', process.env.PORT));
 `,
   });
+
+/** Main.java: says how many security providers its settings name. */
+export const JAVA_SERVER = `import com.sun.net.httpserver.HttpServer;
+import java.net.InetSocketAddress;
+import java.security.Security;
+public class Main {
+  public static void main(String[] args) throws Exception {
+    HttpServer server = HttpServer.create(new InetSocketAddress(Integer.parseInt(System.getenv("PORT"))), 0);
+    server.createContext("/", exchange -> {
+      byte[] page = ("java with " + Security.getProviders().length + " providers").getBytes();
+      exchange.sendResponseHeaders(200, page.length);
+      exchange.getResponseBody().write(page);
+      exchange.close();
+    });
+    server.start();
+  }
+}
+`;

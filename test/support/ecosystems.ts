@@ -4,6 +4,7 @@ import { cp, rename, rm } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { findProgram } from '../../src/isolation/program.ts';
 import { findToolchains } from '../../src/isolation/toolchain.ts';
 import { tempDir } from './folders.ts';
 
@@ -23,6 +24,8 @@ export type Need =
   | 'elixir'
   | 'ruby'
   | 'php'
+  | 'php-mbstring'
+  | 'java'
   | 'cargo'
   | 'ipv6';
 
@@ -44,10 +47,14 @@ export async function missingNeeds(): Promise<Map<Need, string>> {
     ['elixir', 'elixir'],
     ['ruby', 'ruby'],
     ['php', 'php'],
+    ['java', 'java'],
     ['cargo', 'cargo'],
   ];
   for (const [need, tool] of programs)
     if (!tools.includes(tool)) missing.set(need, `${tool} is not installed`);
+  if (findProgram('javac', process.env.PATH) === null) missing.set('java', 'javac is not installed');
+  const modules = await run('php', ['-m']).catch(() => ({ stdout: '' }));
+  if (!/^mbstring$/m.test(modules.stdout)) missing.set('php-mbstring', 'php has no mbstring');
   if (!(await hasIpv6())) missing.set('ipv6', 'this machine has no ::1');
   await Promise.all(
     Object.entries(REGISTRIES).map(async ([need, url]) => {

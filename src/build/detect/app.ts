@@ -117,7 +117,8 @@ function lineOf(
   what: string | RegExp,
 ): { line: number; match: RegExpExecArray | null } | null {
   if (text === null) return null;
-  const lines = text.split('\n');
+  // Also as Windows writes it: a pattern that ends with $ must not meet the \r.
+  const lines = text.split(/\r?\n/);
   for (let at = 0; at < lines.length; at++) {
     // A longer line is generated code, and would let a pattern run for long.
     const line = lines[at]!.slice(0, 1000);

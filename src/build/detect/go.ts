@@ -17,18 +17,24 @@ const PORT_IN_CODE =
   /(?:ListenAndServe|\.Run|\.Start|\.Listen|Addr:|addr\s*:?=|net\.Listen\(\s*"tcp"\s*,|ListenAddr\w*|[Pp]ort\s*:?=)\s*\(?\s*"?[\w.]*:?(\d{2,5})"/;
 const READS_PORT = /"PORT"|\.Run\(\s*\)/;
 const MAIN = /^package main\b/;
+const IGNORED = /^\/\/go:build ignore|^\/\/ \+build ignore/;
 
 /** Folders of `package main`, the root first. */
 function mainPackages(app: App): string[] {
   const dirs = new Set<string>();
   for (const file of app.code(['go'], 3)) {
-    if (file.endsWith('_test.go') || app.search([file], /^\/\/go:build ignore|^\/\/ \+build ignore/))
-      continue;
+    if (file.endsWith('_test.go') || app.search([file], IGNORED)) continue;
     const dir = file.includes('/') ? file.slice(0, file.lastIndexOf('/')) : '.';
     if (!dirs.has(dir) && app.search([file], MAIN)) dirs.add(dir);
   }
   return [...dirs];
 }
+
+/** The files of the root's program; one that is for another tool says so by its build tag. */
+const rootFiles = (app: App): string[] =>
+  app
+    .code(['go'], 0)
+    .filter((file) => !file.endsWith('_test.go') && !app.search([file], IGNORED) && app.search([file], MAIN));
 
 const USUAL = ['server', 'web', 'api', 'app', 'http', 'main'];
 
@@ -88,7 +94,8 @@ export const go: Detector = {
     const main = inside.find((file) => app.search([file], MAIN)) ?? chosen.dir;
     const vendored = app.exists('vendor/modules.txt') ? ' -mod=vendor' : '';
     const target = chosen.dir === '.' ? '.' : quote(`./${chosen.dir}`);
-    const package_or_file = manifest ? target : 'main.go';
+    // Without a module the program is the files themselves, all of them.
+    const built_from = manifest ? target : rootFiles(app).map(quote).join(' ');
     // go.work is enough to find the modules; their downloads then happen in the build itself.
     const install = manifest === 'go.mod' && !vendored && /^require\b/m.test(text) ? ['go mod download'] : [];
     return detection({
@@ -97,7 +104,7 @@ export const go: Detector = {
       kind: 'dynamic',
       install,
       build: [
-        `mkdir -p .kiln/bin && go build${vendored} -trimpath -buildvcs=false -ldflags=-s -o .kiln/bin/app ${package_or_file}`,
+        `mkdir -p .kiln/bin && go build${vendored} -trimpath -buildvcs=false -ldflags=-s -o .kiln/bin/app ${built_from}`,
       ],
       start: 'exec ./.kiln/bin/app',
       port: fixed.port,

@@ -1,4 +1,5 @@
 /** Node: servers and sites described by package.json, and lone server files. */
+import { leftOutFolder, takeBackIn } from '../../domain/left-out.ts';
 import type { Evidence } from '../../domain/plan.ts';
 import { quote } from '../quote.ts';
 import { type App, openApp } from './app.ts';
@@ -325,6 +326,15 @@ function stuck(pkg: NodePackage): Stuck {
       next_step:
         'Add @hono/node-server, call its `serve({ fetch: app.fetch, port })` with the port in PORT, and name that file in a "start" script.',
       evidence: [pkg.app.evidence(entry, 'export default', 'not a server by itself', /^export default\b/)],
+    };
+  }
+  const main = mainOf(pkg);
+  const folder = main === null || pkg.app.exists(main) ? null : leftOutFolder(main);
+  if (folder !== null) {
+    return {
+      stuck: `package.json names ${main} as its main file, but the source has no ${folder}, and nothing says how to build or start it.`,
+      next_step: `${takeBackIn(folder)} Or give run_command.`,
+      evidence: [pkg.app.evidence('package.json', `main: ${main}`, 'no plan', '"main"')],
     };
   }
   const site = siteFolder(pkg.app);

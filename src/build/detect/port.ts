@@ -26,7 +26,7 @@ export function fixedPortNotes(app: App, fixed: FixedPort | null) {
     port,
     evidence: [{ ...app.evidence(file, `port ${port}`, `the app is reached on port ${port}`), line }],
     warnings: [
-      `${file}:${line} fixes port ${port}. Listen on the PORT variable instead, so that two versions can run side by side.`,
+      `${file}:${line} fixes port ${port}. Read PORT from the environment instead: where instances share the host's network (bubblewrap, process), no second version can start while one is live.`,
     ],
   };
 }

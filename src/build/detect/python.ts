@@ -7,6 +7,7 @@ import { type Detector, detection, type Stuck } from './detector.ts';
 import { healthRoute } from './health.ts';
 import { fixedPort, fixedPortNotes } from './port.ts';
 import { PACKAGES, type PythonPackages, pythonPackages, pythonVersion } from './python/packages.ts';
+import { MANIFESTS as ALL_MANIFESTS } from './static.ts';
 
 const SETUP = `export PYTHONPATH="$PWD/${PACKAGES}:$PWD:$PWD/src" PATH="$PWD/${PACKAGES}/bin:$PATH"`;
 const BIND = '0.0.0.0:$PORT';
@@ -33,7 +34,7 @@ export const python: Detector = {
   looks_for: [...MANIFESTS, 'main.py', 'app.py', 'manage.py'],
   detect: (app) => {
     const packages = pythonPackages(app);
-    const files = inOrder(app);
+    const files = inOrder(app).filter(packages || app.first(...MANIFESTS) ? () => true : isOwn(app));
     if (!packages && files.length === 0) return null;
     const found =
       django(app, packages) ??
@@ -97,6 +98,16 @@ function inOrder(app: App): string[] {
     return file.split('/').length * 100 + (usual < 0 ? 50 : usual);
   };
   return app.code(['py']).sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
+}
+
+/**
+ * Where no manifest says that the whole folder is a Python project, a file further down is somebody else's: the server of
+ * a folder beside the front end, or a helper of a site.
+ */
+function isOwn(app: App): (file: string) => boolean {
+  const of_another = ALL_MANIFESTS.some((name) => name !== 'Procfile' && app.exists(name));
+  return (file) =>
+    file === app.entrypoint || !file.includes('/') || (!of_another && /^src\/[^/]+$/.test(file));
 }
 
 /** 'src/shop/app.py' as the module 'shop.app': `src` is on the path, as its layout means it. */

@@ -32,7 +32,20 @@ export const hasPage = (app: App, dir: string): boolean =>
 
 /** The folder that looks like a site: the app's own, or a usual one in it. */
 export const siteFolder = (app: App): string | null =>
-  app.exists('index.html') ? '.' : (FOLDERS.find((dir) => app.exists(`${dir}/index.html`)) ?? null);
+  ['.', ...FOLDERS].find((dir) => app.exists(`${dir}/index.html`)) ??
+  ['.', ...FOLDERS].find((dir) => app.exists(`${dir}/index.htm`)) ??
+  null;
+
+/** What is worth saying about a folder whose own address has no page. */
+function homeNotes(app: App, dir: string): string[] {
+  if (app.exists(`${dir}/index.html`)) return [];
+  const index = dir === '.' ? 'index.html' : `${dir}/index.html`;
+  if (app.exists(`${dir}/index.htm`))
+    return [
+      `The start page is called index.htm: rename it to index.html, or the address of the site itself answers 404.`,
+    ];
+  return [`${index} does not exist: the address of the site itself answers 404.`];
+}
 
 /** A site in `dir`, as it is. */
 export function packFolder(app: App, dir: string, evidence: Detection['evidence'], spa: boolean): Detection {
@@ -47,9 +60,7 @@ export function packFolder(app: App, dir: string, evidence: Detection['evidence'
       ...(spa ? [] : ['spa = true answers unknown pages with index.html (single-page apps).']),
       'run_command makes it a server.',
     ],
-    warnings: app.exists(`${dir}/index.html`)
-      ? []
-      : [`${dir}/index.html does not exist: the address of the site itself answers 404.`],
+    warnings: homeNotes(app, dir),
   });
 }
 
@@ -71,7 +82,8 @@ export const staticSite: Detector = {
     const folder = siteFolder(app);
     if (!folder) return null;
     const source = sourceIn(app);
-    const page = folder === '.' ? 'index.html' : `${folder}/index.html`;
+    const name = app.exists(`${folder}/index.html`) ? 'index.html' : 'index.htm';
+    const page = folder === '.' ? name : `${folder}/${name}`;
     if (source) {
       return {
         stuck: `${page} looks like a site, but ${source} beside it looks like source that must not be served.`,

@@ -14,6 +14,9 @@ interface EnvOptions {
 
 const NEXT = 'The next publish sees it; to apply it now: kiln publish, or kiln retry of the live version.';
 
+const PORT_IS_OURS =
+  'PORT has no effect: Kiln chooses the port of each instance and says it in PORT. For an app that can only use one port there is `kiln publish --port`.';
+
 export function define(command: Command, bind: Bind): void {
   command.description(
     'Environment variables of a deployment. Values are stored encrypted and never shown again; a publish takes them as they are then.',
@@ -88,6 +91,7 @@ function defineSet(env: Command, bind: Bind): void {
       });
       cli.out.result(answer, () => {
         cli.out.line(`${plural(vars.length, 'variable')} of ${deployment.slug} set.`);
+        if (vars.some((one) => one.name === 'PORT')) cli.out.warn(PORT_IS_OURS);
         cli.out.note(NEXT);
       });
       return EXIT.ok;

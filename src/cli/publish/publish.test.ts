@@ -320,3 +320,18 @@ test('a variable of one version can come from standard input', async () => {
   assert.equal(twice.code, 2);
   assert.match(twice.stderr, /Only one value/);
 });
+
+test('what the plan and the engine warn of is said at the end, beside the outcome', async () => {
+  api.script = {
+    ...SUCCESS,
+    log: ['warning: unused variable'],
+    notes: ['release rel_1', 'warning: out has no index.html.'],
+    version_end: { ...SUCCESS.version_end, plan: { warnings: ['No lockfile.'] } },
+  };
+  const { code, stderr } = await publish();
+  assert.equal(code, 0);
+  assert.match(stderr, /warning: No lockfile\.\nwarning: out has no index\.html\./);
+  assert.doesNotMatch(stderr, /unused variable/);
+  const json = await publish(['--json']);
+  assert.deepEqual(last(json.events).warnings, ['No lockfile.', 'out has no index.html.']);
+});

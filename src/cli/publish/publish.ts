@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { MAX_REPLICAS } from '../../domain/deployment.ts';
 import { type Bind, examples } from '../cli.ts';
 import { readFolder } from '../folder.ts';
 import {
@@ -32,7 +33,7 @@ export function define(command: Command, bind: Bind): void {
     )
     .option('--grace <seconds>', 'unbroken health before the switch (default 30)', seconds(0, 3600))
     .option('--startup-limit <seconds>', 'until the first healthy answer (default 60)', seconds(1, 3600))
-    .option('--replicas <number>', 'instances of the server', wholeNumber(1, 1000))
+    .option('--replicas <number>', 'instances of the server', wholeNumber(1, MAX_REPLICAS))
     .option('--no-promote', 'prove it, but leave production as it is')
     .option('--no-reuse', 'build even when an equal release is stored')
     .option('--include-git', 'the .git folder too');

@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
+import { globSync, lstatSync, readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import { isInside } from '../scratch.ts';
 import { isSystem, type Toolchain } from '../toolchain.ts';
 
@@ -32,11 +32,30 @@ const ETC = [
   ...[
     '/etc/ld-musl-x86_64.path',
     '/etc/ld-musl-aarch64.path',
-    '/etc/python3',
-    '/etc/python3.11',
     '/etc/java',
     '/etc/maven',
+    '/etc/dotnet',
+    '/etc/perl',
+    '/etc/fonts',
+    '/etc/xml',
+    '/etc/terminfo',
   ],
+];
+
+/**
+ * Settings of languages that carry a version in their name: Debian's Java ends at once without the files that its
+ * conf folder links to, and its PHP has no extensions without its .ini files. Named one by one where passwords may
+ * lie beside them: of management only the .properties (not jmxremote.password), of PHP not fpm (the environment of pools).
+ */
+const ETC_PATTERNS = [
+  '/etc/java-*-openjdk/{security,jfr}',
+  '/etc/java-*-openjdk/*.{cfg,properties,properties.*}',
+  '/etc/java-*-openjdk/management/*.properties',
+  '/etc/php/*/{cli,mods-available}',
+  '/etc/{php.ini,php.d}',
+  '/etc/php[0-9]*/{php.ini,conf.d}',
+  '/etc/python3*',
+  '/etc/ImageMagick-*',
 ];
 
 /** Top folders that are links into /usr on most systems, and folders of their own on others. */
@@ -59,13 +78,14 @@ export function hostMounts(o: {
     else if (info?.isDirectory()) mounts.push({ kind: 'read', from: path, to: path });
   }
   // resolv.conf is often a link into /run, which a machine does not see: bind what it points to.
-  for (const path of ETC) if (exists(path)) mounts.push({ kind: 'read', from: realpathSync(path), to: path });
+  const etc = [...ETC, ...globSync(ETC_PATTERNS).sort()];
+  for (const path of etc) if (exists(path)) mounts.push({ kind: 'read', from: realpathSync(path), to: path });
   for (const [path, from] of Object.entries(o.generated)) mounts.push({ kind: 'read', from, to: path });
 
   const wanted = [...o.tools.flatMap((tool) => [tool.prefix_dir, tool.real_path]), ...o.extra];
   const seen: string[] = [];
   for (const path of [...new Set(wanted)].sort((a, b) => a.length - b.length)) {
-    const covered = isSystem(path) || [...seen, ...ETC].some((parent) => isInside(parent, path));
+    const covered = isSystem(path) || [...seen, ...etc].some((parent) => isInside(parent, path));
     if (covered || !exists(path) || isInside(path, o.data_dir)) continue;
     seen.push(path);
     mounts.push({ kind: 'read', from: realpathSync(path), to: path });

@@ -9,6 +9,7 @@ import {
   extensions,
   type FrameworkPlan,
   type FrameworkResult,
+  folderOption,
   folderSetting,
   seen,
   setting,
@@ -16,6 +17,7 @@ import {
 import table from './framework-table.json' with { type: 'json' };
 import type { NodePackage } from './package.ts';
 import { nitro, qwik, tanstackStart } from './server-frameworks.ts';
+import { vite, vitepress } from './vite.ts';
 
 interface Rule {
   id: string;
@@ -203,9 +205,13 @@ function angular(pkg: NodePackage): FrameworkResult {
       .find((one) => one.builder) ?? {};
   const options = tableAt(target, 'options');
   const folder =
+    folderOption(pkg, 'ng build', '--output-path') ??
     cleanPath(
       stringAt(options, 'outputPath') ?? stringAt(options, 'outputPath', 'base') ?? `dist/${chosen}`,
-    ) ?? 'dist';
+    ) ??
+    'dist';
+  // Inside it, and '' when the pages are to lie in the folder itself.
+  const { browser = 'browser', server = 'server' } = tableAt(options, 'outputPath');
   const modern = /:application$/.test(stringAt(target, 'builder') ?? '');
   const build_env = { NG_CLI_ANALYTICS: 'false' };
   const evidence = [
@@ -221,7 +227,7 @@ function angular(pkg: NodePackage): FrameworkResult {
     return {
       ...shared,
       kind: 'dynamic',
-      start: `exec node ${quote(`${folder}/server/server.mjs`)}`,
+      start: `exec node ${quote(cleanPath(`${folder}/${server}/server.mjs`)!)}`,
       // It answers 400 to host names it does not know; which ones reach it is decided in front of it.
       run_env: { HOST: '0.0.0.0', NG_ALLOWED_HOSTS: '*' },
     };
@@ -229,7 +235,7 @@ function angular(pkg: NodePackage): FrameworkResult {
   return {
     ...shared,
     kind: 'static',
-    output: modern ? `${folder}/browser` : folder,
+    output: (modern && cleanPath(`${folder}/${browser}`)) || folder,
     spa_fallback: 'index.html',
   };
 }
@@ -242,18 +248,13 @@ function nest(pkg: NodePackage): FrameworkResult {
   return { framework: 'nest', kind: 'dynamic', build: 'nest build', start: `exec node ${quote(entry)}` };
 }
 
-function vitepress(pkg: NodePackage): FrameworkResult {
-  const named = /\bvitepress build(?:\s+([\w./-]+))?/.exec([...pkg.scripts.values()].join('\n'));
-  const folder = cleanPath(named?.[1] ?? (pkg.app.exists('docs/.vitepress') ? 'docs' : '.')) ?? '.';
-  const build = `vitepress build${folder === '.' ? '' : ` ${quote(folder)}`}`;
-  return { framework: 'vitepress', kind: 'static', build, output: cleanPath(`${folder}/.vitepress/dist`)! };
-}
-
 interface SiteOptions {
   /** Unknown paths are pages that the browser renders. */
   spa?: boolean;
   /** Config file and key that move the output folder. */
   folder?: [config: string, key: string];
+  /** Command and its options that move it, which outrank the config file. */
+  option?: [command: string, ...names: string[]];
   build_env?: Record<string, string>;
 }
 
@@ -267,7 +268,11 @@ function site(id: keyof typeof table, options: SiteOptions = {}): Rule {
       framework: id,
       kind: 'static',
       build: command,
-      output: (options.folder ? folderSetting(pkg, ...options.folder) : null) ?? output ?? 'dist',
+      output:
+        (options.option ? folderOption(pkg, ...options.option) : null) ??
+        (options.folder ? folderSetting(pkg, ...options.folder) : null) ??
+        output ??
+        'dist',
       spa_fallback: options.spa ? 'index.html' : null,
       build_env: options.build_env ?? {},
     }),
@@ -290,10 +295,10 @@ const RULES: Rule[] = [
   { id: 'analog', packages: table.analog.packages, plan: nitro('analog', 'vite build') },
   { id: 'qwik', packages: ['@builder.io/qwik-city', '@qwik.dev/router'], plan: qwik },
   { id: 'nest', packages: ['@nestjs/core'], plan: nest },
-  site('docusaurus'),
+  site('docusaurus', { option: ['docusaurus build', '--out-dir'] }),
   { id: 'vitepress', packages: ['vitepress'], plan: vitepress },
   site('gatsby', { build_env: { GATSBY_TELEMETRY_DISABLED: '1' } }),
-  site('eleventy', { folder: ['eleventy.config|.eleventy', 'output'] }),
+  site('eleventy', { folder: ['eleventy.config|.eleventy', 'output'], option: ['eleventy', '--output'] }),
   site('gridsome'),
   site('hexo'),
   site('vuepress'),
@@ -305,9 +310,13 @@ const RULES: Rule[] = [
   site('ember', { spa: true }),
   { id: 'angular', packages: ['@angular/core'], plan: angular },
   site('create-react-app', { spa: true, build_env: { CI: 'false' } }),
-  site('vue', { spa: true, folder: ['vue.config', 'outputDir'] }),
-  site('vite', { spa: true, folder: ['vite.config', 'outDir'] }),
-  site('parcel'),
+  site('vue', {
+    spa: true,
+    folder: ['vue.config', 'outputDir'],
+    option: ['vue-cli-service build', '--dest'],
+  }),
+  { id: 'vite', packages: table.vite.packages, plan: vite },
+  site('parcel', { option: ['parcel build', '--dist-dir'] }),
   site('brunch'),
   site('wmr', { spa: true }),
 ];
