@@ -111,6 +111,8 @@ test('only names that are surely made from the content are cached for good', () 
     'assets/my-document.pdf',
     'assets/my-Document.pdf',
     'assets/photo-20240101.jpg',
+    'assets/flyer-Summer24.pdf',
+    'assets/report-24Summer.pdf',
     'app-3f2a1b9c.js',
     'assets/deadbeef.js',
   ]) {

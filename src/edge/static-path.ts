@@ -99,11 +99,12 @@ const BUNDLE_FOLDERS = /^(?:assets|static|build\/assets|js|css)\//;
 /** `app.3f2a1b9c.js`, `app-3f2a1b9c.chunk.js`; and `app-BxQ2_kZ9.js` as Vite writes it (8 of base64url). */
 const HEX_NAME = /[.-]([0-9a-f]{8,64})\.(?:[a-z0-9]+\.)?[a-z0-9]+$/;
 const BASE64URL_NAME = /[.-]([A-Za-z0-9_-]{8})\.(?:[a-z0-9]+\.)?[a-z0-9]+$/;
+const WORD_AND_NUMBER = /^(?:[A-Z][a-z]+\d+|\d+[A-Z][a-z]+)$/;
 
 /**
  * Is the name made from the content, so that it may be cached for good? Taking a hash for a word costs a
  * revalidation, taking a word for a hash would keep an old file for a year: so a word-like or number-like part
- * (`my-document.pdf`, `photo-20240101.jpg`) is not believed.
+ * (`my-document.pdf`, `photo-20240101.jpg`, `flyer-Summer24.pdf`) is not believed.
  */
 function isHashed(path: string): boolean {
   if (HASHED_FOLDERS.test(path)) return true;
@@ -111,7 +112,8 @@ function isHashed(path: string): boolean {
   const hex = HEX_NAME.exec(path)?.[1];
   if (hex !== undefined && /\d/.test(hex) && /[a-f]/.test(hex)) return true;
   const base64 = BASE64URL_NAME.exec(path)?.[1];
-  return base64 !== undefined && /\d/.test(base64) && /[a-z]/.test(base64) && /[A-Z]/.test(base64);
+  if (base64 === undefined || WORD_AND_NUMBER.test(base64)) return false;
+  return /\d/.test(base64) && /[a-z]/.test(base64) && /[A-Z]/.test(base64);
 }
 
 /** The content type of a file by its extension; text is UTF-8. */

@@ -64,8 +64,7 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     build_env: env.vars,
     base: baseOf(run, plan),
   });
-  if (planned.value.kind === 'dynamic' && !makesImage(run, planned.value))
-    await warnOfPort(run, settings.port);
+  if (kind === 'dynamic' && !makesImage(run, plan)) await warnOfPort(run, run_settings.port);
   await run.record(async (trx) => {
     await recordPlan(trx, run.version.id, { plan, kind, run_settings });
     if (run.version.state === 'created') await setVersionState(trx, run.version.id, 'building');
