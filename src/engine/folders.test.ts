@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -39,6 +40,26 @@ test('a lock left by a dead process, or by another one with the same pid, is rep
   }
   await writeFile(path.join(data, 'kiln.lock'), 'torn by a power cut');
   lockFolder(data, '').release();
+});
+
+test('a lock left by a process that has ended, which nobody has asked for yet, is replaced', async (t) => {
+  if (!existsSync('/proc/self/stat')) return t.skip('no /proc here');
+  const data = await tempDir('lock');
+  // The shell becomes a program that never asks for the children it was left.
+  const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 60'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  try {
+    const [line] = await once(parent.stdout!, 'data');
+    const pid = Number(String(line));
+    while (!/\) Z /.test(await readFile(`/proc/${pid}/stat`, 'utf8')))
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    const holder = { pid, host: os.hostname(), started: null, api: '' };
+    await writeFile(path.join(data, 'kiln.lock'), JSON.stringify(holder));
+    lockFolder(data, '').release();
+  } finally {
+    parent.kill('SIGKILL');
+  }
 });
 
 test('of several that find a dead engine’s lock at once, one gets the folder', async () => {

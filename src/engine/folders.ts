@@ -187,17 +187,24 @@ function isAlive(holder: Holder): boolean {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
   }
-  const now = startTime(holder.pid);
-  return now === null || holder.started === null || now === holder.started;
+  const now = statOf(holder.pid);
+  if (now === null) return true;
+  // It has ended, but whoever started it has not asked for that yet: in a container that can take for ever.
+  if (now.state === 'Z' || now.state === 'X') return false;
+  return holder.started === null || now.started === holder.started;
 }
 
-/** Field 22 of /proc/<pid>/stat (proc(5)) with the boot id; null where there is no /proc. */
 function startTime(pid: number): string | null {
+  return statOf(pid)?.started ?? null;
+}
+
+/** Fields 3 and, with the boot id, 22 of /proc/<pid>/stat (proc(5)); null where there is no /proc. */
+function statOf(pid: number): { state: string; started: string } | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     const after_name = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-    return `${boot}:${after_name[19]}`;
+    return { state: after_name[0]!, started: `${boot}:${after_name[19]}` };
   } catch {
     return null;
   }
