@@ -13,7 +13,8 @@ import { type Listing, sortByBytes } from './listing.ts';
 import { statPaths } from './stat.ts';
 import { type TarOrder, writeTarFile } from './tar-file.ts';
 import { orderEntries, shareOut } from './tar-plan.ts';
-import { SLAB_BYTES, type TarTask, writeTar } from './tar-writer.ts';
+import { writeWhole } from './tar-writer.fixtures.ts';
+import { SLAB_BYTES, writeTar } from './tar-writer.ts';
 import { runTask } from './threads.ts';
 import { plant, scratch, type Tree } from './tree.fixtures.ts';
 import { KIND, ROW } from './tree.ts';
@@ -64,24 +65,7 @@ function orderOf(more: Partial<TarOrder> = {}): TarOrder {
   };
 }
 
-/** By one writer, in this thread. */
-function inOneGo(order: TarOrder) {
-  const task: TarTask = { ...order, entries: orderEntries(order) };
-  const parts: Buffer[] = [];
-  let slab = Buffer.alloc(0);
-  const summary = writeTar(
-    task,
-    { from: 0, to: task.entries.length },
-    {
-      take: () => {
-        slab = Buffer.alloc(SLAB_BYTES);
-        return slab;
-      },
-      give: (length) => parts.push(slab.subarray(0, length)),
-    },
-  );
-  return { ...summary, tar: Buffer.concat(parts) };
-}
+const inOneGo = (order: TarOrder) => writeWhole({ ...order, entries: orderEntries(order) });
 
 const write = (name: string, compress: Compression, more: Partial<TarOrder> = {}, signal?: AbortSignal) =>
   writeTarFile({ prepare: async () => orderOf(more), path: join(temporary.dir, name), compress, signal });

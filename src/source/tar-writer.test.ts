@@ -8,7 +8,8 @@ import { hashPaths } from './hash.ts';
 import { statPaths } from './stat.ts';
 import { writeTarFile } from './tar-file.ts';
 import { orderEntries } from './tar-plan.ts';
-import { SLAB_BYTES, type TarTask, writeTar } from './tar-writer.ts';
+import { writeWhole } from './tar-writer.fixtures.ts';
+import { SLAB_BYTES, type TarTask } from './tar-writer.ts';
 import { plant, scratch } from './tree.fixtures.ts';
 import { KIND, ROW } from './tree.ts';
 
@@ -26,22 +27,8 @@ function taskFor(root: string, paths: string[]): TarTask {
   return { ...task, entries: orderEntries(task) };
 }
 
-/** Runs the writer in this thread, and answers the tar as well. */
 function write(task: TarTask) {
-  const parts: Buffer[] = [];
-  let slab = Buffer.alloc(0);
-  const summary = writeTar(
-    task,
-    { from: 0, to: task.entries.length },
-    {
-      take: () => {
-        slab = Buffer.alloc(SLAB_BYTES);
-        return slab;
-      },
-      give: (length) => parts.push(slab.subarray(0, length)),
-    },
-  );
-  const tar = Buffer.concat(parts);
+  const { tar, ...summary } = writeWhole(task);
   const content = (name: string) => {
     const found = summary.index.find((entry) => entry.name === name)!;
     return tar.toString('latin1', found.offset, found.offset + found.size);
