@@ -18,7 +18,8 @@ export async function warningsOf(client: Client, version: VersionView): Promise<
       query: { lines: LAST_LINES },
     });
     const own = data.lines.filter(({ stream, line }) => stream === 'kiln' && line.startsWith(WARNING));
-    return [...planned, ...own.map(({ line }) => line.slice(WARNING.length))];
+    // A publish that was taken up again, after an engine died, says its own twice.
+    return [...new Set([...planned, ...own.map(({ line }) => line.slice(WARNING.length))])];
   } catch {
     return planned;
   }

@@ -16,7 +16,7 @@ import { objectsOfRelease, reusableRelease } from '../store/release.ts';
 import { recordPlan, setVersionState, versionSecrets } from '../store/version.ts';
 import { runCommands } from './build-commands.ts';
 import { buildImage } from './build-image.ts';
-import { warnOfPort } from './held-port.ts';
+import { noteHeldPort } from './held-port.ts';
 import { noRuntime } from './no-runtime.ts';
 import { reuseKey } from './reuse-key.ts';
 import { failed, ok, type Result, type Run } from './run.ts';
@@ -64,7 +64,7 @@ export async function buildRelease(run: Run): Promise<Result<Built>> {
     build_env: env.vars,
     base: baseOf(run, plan),
   });
-  if (kind === 'dynamic' && !makesImage(run, plan)) await warnOfPort(run, run_settings.port);
+  if (kind === 'dynamic' && !makesImage(run, plan)) await noteHeldPort(run, run_settings.port);
   await run.record(async (trx) => {
     await recordPlan(trx, run.version.id, { plan, kind, run_settings });
     if (run.version.state === 'created') await setVersionState(trx, run.version.id, 'building');

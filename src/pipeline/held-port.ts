@@ -1,14 +1,13 @@
 /** The port that a plan names, where the instances share the host's network and somebody else listens there. */
 import { type HeldPort, heldPortWarning, holderInWords } from '../domain/held-port.ts';
-import { WARNING } from '../domain/warning.ts';
 import { portHolder } from '../store/instance.ts';
 import type { Run } from './run.ts';
 
-/** Said before the build. */
-export async function warnOfPort(run: Run, port: number | null): Promise<void> {
+/** Said before the build, in its log only: the next version of an app that reads PORT meets this every time, and starts. */
+export async function noteHeldPort(run: Run, port: number | null): Promise<void> {
   const holder = port === null ? undefined : await portHolder(run.db, port);
   if (port === null || holder === undefined) return;
-  run.log.note(`${WARNING}${heldPortWarning({ port, by: holderInWords(holder, asker(run)) })}`);
+  run.log.note(heldPortWarning({ port, by: holderInWords(holder, asker(run)) }));
 }
 
 /** Null when every instance got the port, or the plan names none. */
