@@ -54,6 +54,8 @@ export class Unpacker implements TarReceiver {
   readonly #umask: number;
   #made = 0;
   #fd: number | null = null;
+  /** Of the entry at hand, for errors. */
+  #name = '';
 
   constructor(o: Unpacking) {
     this.#folders = new Folders(o.into, () => this.#count());
@@ -70,6 +72,7 @@ export class Unpacker implements TarReceiver {
   }
 
   entry(entry: TarEntry): void {
+    this.#name = entry.name;
     const path = this.#place(entry);
     if (path === null) return;
     try {
@@ -84,7 +87,7 @@ export class Unpacker implements TarReceiver {
     try {
       for (let done = 0; done < piece.length; ) done += writeSync(this.#fd, piece, done);
     } catch (error) {
-      throw explain(error, 'its content');
+      throw explain(error, this.#name);
     }
   }
 
@@ -237,10 +240,8 @@ function explain(error: unknown, name: string): unknown {
     return invalidArchive(`The archive entry ${quote(name)} has a path that is too long`);
   return new KilnError(
     'STORAGE_FAILED',
-    `Unpacking ${quote(name)} failed (${code}). Check free disk space.`,
-    {
-      cause: error,
-    },
+    `Unpacking ${quote(name)} failed (${code}). Check free disk space (kiln gc) and send it again.`,
+    { cause: error },
   );
 }
 
