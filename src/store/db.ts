@@ -14,6 +14,7 @@ import * as migration003 from './migrations/003-hosts.ts';
 import * as migration004 from './migrations/004-snapshots.ts';
 import * as migration005 from './migrations/005-verify.ts';
 import * as migration006 from './migrations/006-build-report.ts';
+import { withPreparedStatements } from './pglite-statements.ts';
 import { placePrepared, preparedFolder } from './prepared.ts';
 import type { Tables } from './schema.ts';
 import { SyncedFiles, withSync } from './synced-files.ts';
@@ -135,11 +136,17 @@ async function openPglite(dir: string): Promise<Database> {
     dir === IN_MEMORY
       ? await PGlite.create(dir, { startParams })
       : await PGlite.create({ fs: new SyncedFiles(dir), startParams: withSync(startParams) });
-  const db = new Kysely<Tables>({ dialect: new PGliteDialect({ pglite }) });
+  const prepared = withPreparedStatements(pglite);
+  const db = new Kysely<Tables>({ dialect: new PGliteDialect({ pglite: prepared }) });
+  const forBoss: Parameters<typeof fromPglite>[0] = {
+    query: (text, values) => prepared.query(text, values),
+    exec: (text) => pglite.exec(text),
+    listen: (channel, on_payload) => pglite.listen(channel, on_payload),
+  };
   return {
     kind: 'pglite',
     db,
-    forBoss: { db: fromPglite(pglite), backend: 'pglite' },
+    forBoss: { db: fromPglite(forBoss), backend: 'pglite' },
     listen: (channel, on_payload) => pglite.listen(channel, on_payload),
     close: async () => {
       if (!pglite.closed) await pglite.close();
