@@ -9,7 +9,8 @@ import { fixedPort, fixedPortNotes } from './port.ts';
 import { PACKAGES, type PythonPackages, pythonPackages, pythonVersion } from './python/packages.ts';
 import { MANIFESTS as ALL_MANIFESTS } from './static.ts';
 
-const SETUP = `export PYTHONPATH="$PWD/${PACKAGES}:$PWD:$PWD/src" PATH="$PWD/${PACKAGES}/bin:$PATH"`;
+/** What is on the path already comes first: the author's own setting, and what Kiln loads before the app (moved-port). */
+const SETUP = `export PYTHONPATH="\${PYTHONPATH:+$PYTHONPATH:}$PWD/${PACKAGES}:$PWD:$PWD/src" PATH="$PWD/${PACKAGES}/bin:$PATH"`;
 const BIND = '0.0.0.0:$PORT';
 const MANIFESTS = ['requirements.txt', 'pyproject.toml', 'Pipfile', 'setup.py'];
 
@@ -275,7 +276,7 @@ function wsgi(app: App, packages: PythonPackages | null, files: string[]): Found
         warnings,
         start: `python3 -m flask --app ${of} run --host 0.0.0.0 --port $PORT`,
       };
-    const fixed = fixedPortNotes(app, fixedPort(app, [at.file], PORT_IN_CODE, READS_PORT));
+    const fixed = fixedPortNotes(app, fixedPort(app, [at.file], PORTS_IN_CODE, READS_PORT));
     return {
       framework,
       evidence: [...evidence, ...fixed.evidence],
@@ -312,8 +313,11 @@ function dashboard(app: App, packages: PythonPackages | null, files: string[]): 
   return null;
 }
 
-const PORT_IN_CODE =
-  /\bport\s*=\s*(\d{2,5})\b|\(\s*['"][\w.]*['"]\s*,\s*(\d{2,5})\s*\)|\bPORT\b\s*=\s*(\d{2,5})\b/i;
+/** Where a server is started; then what may as well be the port of something else. */
+const PORTS_IN_CODE = [
+  /(?:\brun|\bserve\w*|\bcreate_server|\bstart_server|\brun_app|Server)\([^\n]{0,200}?(?:\bport\s*=\s*|\(\s*['"][\w.]*['"]\s*,\s*)(\d{2,5})\b|\.listen\(\s*(\d{2,5})\b/,
+  /\bport\s*=\s*(\d{2,5})\b|\(\s*['"][\w.]*['"]\s*,\s*(\d{2,5})\s*\)|\bPORT\b\s*=\s*(\d{2,5})\b/i,
+];
 const READS_PORT = /['"]PORT['"]/;
 
 /** A file with a usual name that is a program: it starts by itself. */
@@ -345,7 +349,7 @@ function plain(app: App, files: string[]): Found {
       files.includes(file),
     );
   if (!entry) return null;
-  const fixed = fixedPortNotes(app, fixedPort(app, [entry], PORT_IN_CODE, READS_PORT));
+  const fixed = fixedPortNotes(app, fixedPort(app, [entry], PORTS_IN_CODE, READS_PORT));
   return {
     framework: null,
     evidence: [

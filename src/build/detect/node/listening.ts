@@ -2,8 +2,13 @@
 import type { App } from '../app.ts';
 import { type FixedPort, fixedPort } from '../port.ts';
 
-const PORT_IN_CODE = /\.listen\(\s*(\d{2,5})\b|\bport\b\s*[:=]\s*(\d{2,5})\b|\bPORT\b\s*=\s*(\d{2,5})\b/i;
-const READS_PORT = /\benv(?:\.|\[['"]|\.get\(['"])PORT\b|\bPORT\b[^=\n]{0,40}\benv\b/;
+/** Where a server listens; then what may as well be the port of something else. */
+const PORTS_IN_CODE = [
+  /(?:\.listen|\bserve)\(\s*(?:[^()\n]{0,80}\bport\s*:\s*)?['"]?(\d{2,5})\b/,
+  /\bport\b\s*[:=]\s*(\d{2,5})\b/i,
+];
+const READS_PORT =
+  /\benv(?:\.|\[['"]|\.get\(['"])PORT\b|\bPORT\b[^=\n]{0,40}\benv\b|\bPORT\b[^}\n]{0,80}\}\s*=\s*[\w.]{0,20}\benv\b/;
 const LOOPBACK =
   /\.listen\([^)]{0,80}['"](127\.0\.0\.1|localhost)['"]|\bhost(?:name)?\s*[:=]\s*['"](127\.0\.0\.1|localhost)['"]/;
 /** `env.HOST ?? 'localhost'`: a variable whose default is an address is where the server listens. */
@@ -17,7 +22,7 @@ const ADDRESS_OF_PACKAGE: [name: string, variable: string][] = [
 
 /** The port that these files fix, when none of them reads PORT. */
 export const fixedNodePort = (app: App, files: string[]): FixedPort | null =>
-  fixedPort(app, files, PORT_IN_CODE, READS_PORT);
+  fixedPort(app, files, PORTS_IN_CODE, READS_PORT);
 
 /** Variables that make the server listen on every address. */
 export function listenEverywhere(
