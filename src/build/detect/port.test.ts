@@ -62,6 +62,15 @@ describe('a port that the code fixes', () => {
     assert.equal(portOf(source, { run_command: 'node index.js --at $PORT' }), null);
     assert.equal(portOf(source, { run_command: 'node index.js --port 4000' }), 4000);
     assert.equal(portOf(source, { run_command: 'node index.js', port: 5000 }), 5000);
+    const flask = {
+      'requirements.txt': 'flask==3.1.2',
+      'app.py': 'from flask import Flask\napp = Flask(__name__)\napp.run(port=5000)\n',
+      'other.py': "import os\nrun(port=os.environ['PORT'])\n",
+    };
+    assert.equal(portOf(flask), null, 'Kiln starts it on PORT itself');
+    assert.equal(portOf(flask, { run_command: 'python3 ./app.py' }), 5000);
+    assert.equal(portOf(flask, { run_command: 'python3 other.py' }), null);
+    assert.equal(portOf(flask, { run_command: 'gunicorn app:app' }), null);
   });
 });
 

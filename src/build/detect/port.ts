@@ -7,18 +7,38 @@ export interface FixedPort {
   line: number;
 }
 
+/** How a language writes down a port, the surest patterns first, with the number in a group; and how it reads `PORT`. */
+export interface PortPatterns {
+  written: RegExp[];
+  reads_port: RegExp;
+}
+
+/** Where a server listens; then what may as well be the port of something else. */
+export const NODE_PORTS: PortPatterns = {
+  written: [
+    /(?:\.listen|\bserve)\(\s*(?:[^()\n]{0,80}\bport\s*:\s*)?['"]?(\d{2,5})\b/,
+    /\bport\b\s*[:=]\s*(\d{2,5})\b/i,
+  ],
+  reads_port:
+    /\benv(?:\.|\[['"]|\.get\(['"])PORT\b|\bPORT\b[^=\n]{0,40}\benv\b|\bPORT\b[^}\n]{0,80}\}\s*=\s*[\w.]{0,20}\benv\b/,
+};
+export const PYTHON_PORTS: PortPatterns = {
+  written: [
+    /(?:\brun|\bserve\w*|\bcreate_server|\bstart_server|\brun_app|Server)\([^\n]{0,80}?(?:\bport\s*=\s*|\(\s*['"][\w.]*['"]\s*,\s*)(\d{2,5})\b|\.listen\(\s*(\d{2,5})\b/,
+    /\bport\s*=\s*(\d{2,5})\b|\(\s*['"][\w.]*['"]\s*,\s*(\d{2,5})\s*\)|\bPORT\b\s*=\s*(\d{2,5})\b/i,
+  ],
+  reads_port: /['"]PORT['"]/,
+};
+
 /** Of mail, databases, queues and remote shells: an app that names one talks to it. */
 const OF_OTHERS = new Set([
   ...[22, 25, 465, 587, 993, 1433, 1521, 3306, 4222, 5432, 5672, 6379, 6432, 9042, 9092, 11211, 26257, 27017],
 ]);
 
-/**
- * The port written into the code, when nothing in it reads `PORT`. `what` are patterns with the number in a group, the
- * surest first; each looks at the entrypoint first, then at the other files.
- */
-export function fixedPort(app: App, files: string[], what: RegExp[], reads_port: RegExp): FixedPort | null {
-  if (app.search(files, reads_port)) return null;
-  for (const pattern of what) {
+/** The port written into the code, when nothing in it reads `PORT`. Each pattern looks at the files in their order. */
+export function fixedPort(app: App, files: string[], ports: PortPatterns): FixedPort | null {
+  if (app.search(files, ports.reads_port)) return null;
+  for (const pattern of ports.written) {
     const hit = app.search(files, pattern, (match) => isServed(portOf(match)));
     if (hit) return { port: portOf(hit.match), file: hit.file, line: hit.line };
   }
@@ -45,10 +65,33 @@ export function portInCommand(command: string): number | null {
   return ports.size === 1 && port >= 1024 && isServed(port) ? port : null;
 }
 
-export const followsPort = (command: string): boolean => /\$\{?PORT\b/.test(command);
+const followsPort = (command: string): boolean => /\$\{?PORT\b/.test(command);
+
+const PORTS_OF: Record<string, PortPatterns> = {
+  ...Object.fromEntries(['js', 'mjs', 'cjs', 'ts', 'mts', 'cts'].map((extension) => [extension, NODE_PORTS])),
+  py: PYTHON_PORTS,
+};
+const extensionOf = (file: string): string => file.slice(file.lastIndexOf('.') + 1);
+
+/**
+ * For a command that was given: what it says itself, or the file that it runs; else `found`, the port that was found in the
+ * app, which may be started another way.
+ */
+export function portOfCommand(app: App, command: string, found: number | null): number | null {
+  if (followsPort(command)) return null;
+  const said = portInCommand(command);
+  if (said !== null) return said;
+  const words = command.slice(0, 2000).split(/\s+/).slice(0, 50);
+  const file = words
+    .map((word) => word.replace(/^\.\//, ''))
+    .find((word) => Object.hasOwn(PORTS_OF, extensionOf(word)) && app.exists(word));
+  if (file === undefined) return found;
+  const ports = PORTS_OF[extensionOf(file)]!;
+  return app.search([file], ports.reads_port) ? null : (fixedPort(app, [file], ports)?.port ?? found);
+}
 
 /** Where instances share the host's ports, code in these languages is brought to another (isolation/moved-port). */
-const MOVED = new Set(['json', 'js', 'mjs', 'cjs', 'ts', 'mts', 'cts', 'py', 'rb']);
+const MOVED = new Set([...Object.keys(PORTS_OF), 'json', 'rb']);
 
 /** What to tell about it. */
 export function fixedPortNotes(app: App, fixed: FixedPort | null) {
@@ -57,7 +100,7 @@ export function fixedPortNotes(app: App, fixed: FixedPort | null) {
   return {
     port,
     evidence: [{ ...app.evidence(file, `port ${port}`, `the app is reached on port ${port}`), line }],
-    warnings: MOVED.has(file.slice(file.lastIndexOf('.') + 1))
+    warnings: MOVED.has(extensionOf(file))
       ? []
       : [
           `${file}:${line} fixes port ${port}. Read PORT from the environment instead: where instances share the host's network (bubblewrap, process), no second version can start while one is live.`,
