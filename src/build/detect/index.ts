@@ -8,6 +8,7 @@ import { go } from './go.ts';
 import { java } from './java.ts';
 import { node } from './node.ts';
 import { php } from './php.ts';
+import { portInCommand } from './port.ts';
 import { ANOTHER_START, procfile, webProcess } from './procfile.ts';
 import { python } from './python.ts';
 import { ruby } from './ruby.ts';
@@ -120,5 +121,5 @@ function withProcfile(app: App, rule: string, detection: Detection): Detection {
   if (!web) return detection;
   const start = detection.setup ? `${detection.setup}; ${web.command}` : web.command;
   const evidence = [...detection.evidence, web.evidence];
-  return { ...detection, start, port: null, evidence, would_change: [ANOTHER_START] };
+  return { ...detection, start, port: portInCommand(web.command), evidence, would_change: [ANOTHER_START] };
 }
