@@ -23,6 +23,7 @@ import type { Database } from './store/db.ts';
 import { fileObjectStore } from './store/objects/files.ts';
 import { acknowledgeRoutes, readRoutes } from './store/route.ts';
 import { ensureTenant, type NewId } from './store/tenant.ts';
+import { transact } from './store/transact.ts';
 
 export interface Opened {
   config: Config;
@@ -177,9 +178,9 @@ function edgePort(edge: () => Edge | null): EdgePort {
 
 /** The tenant of a single-machine install and its key, made on first start and kept with mode 0600. */
 async function firstKey(database: Database, folders: Folders, newId: NewId): Promise<string> {
-  const tenant = await database.db
-    .transaction()
-    .execute((trx) => ensureTenant(trx, newId, { name: 'Local', slug: 'local' }));
+  const tenant = await transact(database.db, (trx) =>
+    ensureTenant(trx, newId, { name: 'Local', slug: 'local' }),
+  );
   return ensureKey(database.db, newId, tenant.id, (make) => keptSecret(folders.data, 'api.key', make));
 }
 

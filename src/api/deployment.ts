@@ -20,6 +20,7 @@ import { appendEvent } from '../store/event.ts';
 import { recordSubject } from '../store/idempotency.ts';
 import { runtimeSeconds, unstoppedInstances } from '../store/instance.ts';
 import { freeSlug, lockNames } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/deployment.ts';
 import { SIZE_NAMES, SIZES, type SizeName } from './contract/size.ts';
@@ -200,7 +201,7 @@ async function create(call: AnyCall, body: contract.CreateDeployment, project_id
     return data(await presentDeployment(call, await findDeployment(call, made)), 201);
   refuseProducts(body);
   const env = checkEnv(body.env ?? {}, 'env');
-  const deployment = await call.deps.database.db.transaction().execute(async (trx) => {
+  const deployment = await transact(call.deps.database.db, async (trx) => {
     const { workspace, project } = await ownerFor(trx, call, {
       ...body,
       project_id: project_id ?? body.project_id,
@@ -242,7 +243,7 @@ export function refuseProducts(body: {
 
 async function change(call: AnyCall, id: string, body: contract.ChangeDeployment): Promise<Reply> {
   const before = await findDeployment(call, id);
-  const row = await call.deps.database.db.transaction().execute(async (trx) => {
+  const row = await transact(call.deps.database.db, async (trx) => {
     const wanted = await changes(trx, before, body);
     if (Object.keys(wanted).length === 0) return before;
     const changed = await updateDeployment(trx, id, wanted);
@@ -297,9 +298,9 @@ async function resize(call: AnyCall, id: string, size: string): Promise<Reply> {
     throw invalidFields({ size: [`must be one of ${SIZE_NAMES.join(', ')}`] });
   const { settings } = await findDeployment(call, id);
   const memory_bytes = SIZES[size as SizeName].memory_mb * MIB;
-  const row = await call.deps.database.db
-    .transaction()
-    .execute((trx) => updateDeployment(trx, id, { size, settings: { ...settings, memory_bytes } }));
+  const row = await transact(call.deps.database.db, (trx) =>
+    updateDeployment(trx, id, { size, settings: { ...settings, memory_bytes } }),
+  );
   return data(await presentDeployment(call, row));
 }
 

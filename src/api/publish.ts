@@ -9,6 +9,7 @@ import { deploymentById, deploymentNamed } from '../store/deployment.ts';
 import { getOperation, unfinishedOf } from '../store/operation.ts';
 import { releasesById } from '../store/release.ts';
 import { lockNames } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { newestVersionId, versionById } from '../store/version.ts';
 import { needScope } from './auth.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
@@ -155,7 +156,7 @@ async function bridgeTarget(
   if (typeof made === 'string') return findDeployment(call, made);
   const name = body.name ?? sandbox.name;
   const { workspace_id, project_id } = sandbox;
-  return call.deps.database.db.transaction().execute(async (trx) => {
+  return transact(call.deps.database.db, async (trx) => {
     await lockNames(trx, workspace_id);
     const found = await deploymentNamed(trx, workspace_id, body.slug ?? name);
     if (found) {

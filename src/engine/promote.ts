@@ -110,7 +110,7 @@ async function refuseUnlessPromotable(ctx: EngineContext, version: Version): Pro
 }
 
 function held(ctx: EngineContext, release: Release): Promise<string | null> {
-  return ctx.db.transaction().execute((trx) => holdObjects(trx, ctx.objects, objectsOfRelease(release)));
+  return transact(ctx.db, (trx) => holdObjects(trx, ctx.objects, objectsOfRelease(release)));
 }
 
 /** Enough instances of the version run and answer this very moment. */

@@ -21,6 +21,7 @@ import {
   type StoredObject,
 } from '../store/object.ts';
 import { markCollected } from '../store/release.ts';
+import { transact } from '../store/transact.ts';
 import { deleteDeliveriesBefore } from '../store/webhook.ts';
 import type { EngineContext } from './context.ts';
 import { bookStrayObjects } from './reconcile.ts';
@@ -125,7 +126,7 @@ export function judge(
  */
 async function removeObject(ctx: EngineContext, object: StoredObject, now: Date): Promise<string | null> {
   const { days, keep_versions } = ctx.retention;
-  return ctx.db.transaction().execute(async (trx) => {
+  return transact(ctx.db, async (trx) => {
     if (!(await lockUnused(trx, object))) return 'used again while it was looked at';
     const verdict = judge(object, await referencesTo(trx, object.key, keep_versions), now, days);
     if (verdict.keep) return verdict.reason;

@@ -26,7 +26,7 @@ export async function acceptVerify(
     );
   const release = await releaseById(ctx.db, version.release_id);
   const { source_key } = await versionSecrets(ctx.db, version.id);
-  const { source_gone, gone } = await ctx.db.transaction().execute(async (trx) => ({
+  const { source_gone, gone } = await transact(ctx.db, async (trx) => ({
     source_gone: await holdObjects(trx, ctx.objects, [{ key: source_key, kind: 'source' }]),
     gone: release.collected_at ?? (await holdObjects(trx, ctx.objects, objectsOfRelease(release))),
   }));

@@ -1,8 +1,9 @@
 import { sql } from 'kysely';
 import type { Delivery, Webhook } from '../domain/webhook.ts';
-import { type Conn, json, notify, type Trx } from './db.ts';
+import { type Conn, type Db, json, notify, type Trx } from './db.ts';
 import { eventsAfter, lastEventSeq } from './event.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
+import { transact } from './transact.ts';
 
 const COLUMNS = [
   'id',
@@ -181,7 +182,7 @@ const FAN_OUT = 200;
  * transaction: every event has exactly one delivery, whenever the engine dies. False when there was no more.
  */
 export async function fanOut(
-  db: Conn,
+  db: Db,
   webhook: Webhook,
   of: {
     wants: (event_type: string) => boolean;
@@ -189,7 +190,7 @@ export async function fanOut(
     newId: () => string;
   },
 ): Promise<boolean> {
-  return db.transaction().execute(async (trx) => {
+  return transact(db, async (trx) => {
     const row = await trx
       .selectFrom('webhooks')
       .select('after_seq')
