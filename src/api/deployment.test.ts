@@ -169,7 +169,7 @@ describe('deployments', () => {
   });
 
   test('a queue of publishes is bounded', async () => {
-    api.deps.limits.queued_publishes = 2;
+    api.deps.limits.queued_operations = 2;
     const { id } = await make();
     const publish = () =>
       api.ask('POST', `/deployments/${id}/publish`, { body: { source_sandbox_id: sandbox.id } });

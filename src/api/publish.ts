@@ -5,8 +5,9 @@ import { isFinished } from '../domain/operation.ts';
 import type { PlanOverrides } from '../domain/plan.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Accepted } from '../engine/engine.ts';
+import { refuseTooMany } from '../engine/queue.ts';
 import { deploymentById, deploymentNamed } from '../store/deployment.ts';
-import { getOperation, unfinishedOf } from '../store/operation.ts';
+import { getOperation } from '../store/operation.ts';
 import { releasesById } from '../store/release.ts';
 import { lockNames } from '../store/tenant.ts';
 import { transact } from '../store/transact.ts';
@@ -65,7 +66,9 @@ async function publish(
   refuseUnsupported(body);
   const promote = body.promote ?? true;
   if (promote) needScope(call.caller, 'deployments:promote', 'promote; publish with `promote: false`');
-  await refuseFull(call, deployment);
+  // Before the snapshot is made; the engine counts again when it writes.
+  const { queued_operations } = call.deps.limits;
+  await refuseTooMany(call.deps.database.db, deployment, 'publish', queued_operations);
   const domain = body.domain ?? body.custom_domain;
   if (domain) {
     needScope(call.caller, 'domains:write', 'attach a domain');
@@ -92,17 +95,6 @@ async function publish(
     },
   });
   return answer(call, accepted, wait);
-}
-
-/** Before the snapshot is made; the engine counts again when it writes. */
-async function refuseFull(call: AnyCall, deployment: Deployment): Promise<void> {
-  const { queued_publishes } = call.deps.limits;
-  const waiting = await unfinishedOf(call.deps.database.db, deployment.id);
-  if (waiting.length >= queued_publishes)
-    throw new KilnError(
-      'TOO_MANY',
-      `${waiting.length} publishes of ${deployment.slug} are waiting or running; wait for them or cancel some.`,
-    );
 }
 
 /** What an attempt with the same Idempotency-Key had accepted before its answer was lost. */

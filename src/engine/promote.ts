@@ -25,7 +25,7 @@ import { versionById, versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import type { SwitchChange, Switched } from './engine.ts';
 import type { Supervisor } from './instances.ts';
-import type { Queue } from './queue.ts';
+import { type Queue, refuseTooMany } from './queue.ts';
 
 export interface Intent {
   kind: SwitchKind;
@@ -73,6 +73,8 @@ function accepted(
     const deployment = await lockDeployment(trx, version.deployment_id);
     if (deployment.deleted_at !== null)
       throw new KilnError('NOT_FOUND', `The deployment ${deployment.slug} was removed.`);
+    // One that is done at once leaves nothing waiting behind.
+    if (!at_once) await refuseTooMany(trx, deployment, 'switch', ctx.bounds.queued_operations);
     const seq = await takeSeq(trx, deployment.id);
     const operation = await insertOperation(trx, {
       id: ctx.newId('op'),

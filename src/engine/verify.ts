@@ -10,8 +10,7 @@ import { objectsOfRelease, releaseById } from '../store/release.ts';
 import { transact } from '../store/transact.ts';
 import { versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
-import { refuseTooMany } from './publish.ts';
-import type { Queue } from './queue.ts';
+import { type Queue, refuseTooMany } from './queue.ts';
 
 export async function acceptVerify(
   ctx: EngineContext,
@@ -37,7 +36,7 @@ export async function acceptVerify(
     );
   return transact(ctx.db, async (trx) => {
     const deployment = await lockDeployment(trx, version.deployment_id);
-    await refuseTooMany(trx, ctx, deployment);
+    await refuseTooMany(trx, deployment, 'publish', ctx.bounds.queued_operations);
     const operation = await insertOperation(trx, {
       id: ctx.newId('op'),
       tenant_id: version.tenant_id,

@@ -79,6 +79,22 @@ export async function unfinishedOf(db: Conn, deployment_id: string): Promise<Ope
     .execute();
 }
 
+/** How many of these kinds wait or run. */
+export async function countUnfinished(
+  db: Conn,
+  deployment_id: string,
+  kinds: readonly OperationKind[],
+): Promise<number> {
+  const row = await db
+    .selectFrom('operations')
+    .select((eb) => eb.fn.countAll<number>().as('n'))
+    .where('deployment_id', '=', deployment_id)
+    .where('kind', 'in', kinds)
+    .where('finished_at', 'is', null)
+    .executeTakeFirstOrThrow();
+  return Number(row.n);
+}
+
 /** Takes the operation under a lease, or null when it is not this worker's turn (finished, leased, or not first in line). */
 export async function claimOperation(
   db: Db,

@@ -169,7 +169,7 @@ export function contextOf(
       ...{ warm_ms: 600_000, drain_ms: 1000, stop_grace_ms: 1000 },
     },
     bounds: {
-      ...{ concurrency: 6, queued_publishes: 1000, replicas: 32, warm_versions: 2, instance_processes: 10 },
+      ...{ concurrency: 6, queued_operations: 1000, replicas: 32, warm_versions: 2, instance_processes: 10 },
       ...{ instance_disk_bytes: 1e9, log_bytes: 1e6, crash_restarts: 10, attempts: 5 },
     },
     retention: { days: 30, keep_versions: 10 },

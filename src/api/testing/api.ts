@@ -86,7 +86,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
       sandboxes: 1000,
       sandbox_snapshots: 1000,
       deployments: 1000,
-      queued_publishes: 150,
+      queued_operations: 150,
       ...limits,
     },
     log: (level, message, data) => {
