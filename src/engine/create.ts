@@ -35,7 +35,7 @@ import { exportRelease, type PushRequest, pushRelease } from './images.ts';
 import { instanceLogPath } from './instance-machine.ts';
 import { Supervisor } from './instances.ts';
 import { OperationWaiters } from './operation-waiters.ts';
-import { acceptSwitch, type Intent, switched } from './promote.ts';
+import { acceptSwitch, type Intent } from './promote.ts';
 import { acceptPublish, acceptRetry } from './publish.ts';
 import { makeQueue, type Queue } from './queue.ts';
 import { adoptInstances, bookStrayObjects, Reconciler, sweepFolders } from './reconcile.ts';
@@ -163,7 +163,7 @@ export class LocalEngine implements Engine {
 
   async promote(version: Version, by: Intent & { wait_ms: number }): Promise<Switched> {
     const accepted = await acceptSwitch(this.#ctx, this.#queue, this.#supervisor, version, by);
-    const operation = isFinished(accepted.operation.state)
+    const operation = accepted.done
       ? accepted.operation
       : await this.waitForOperation(accepted.operation.id, by.wait_ms);
     if (operation.state === 'failed' || operation.state === 'cancelled')
@@ -177,8 +177,11 @@ export class LocalEngine implements Engine {
         'SUPERSEDED',
         'A newer publish, promote or rollback is in force; this one did not switch.',
       );
-    const deployment = await this.#deployment(version.deployment_id);
-    return switched({ ...accepted, operation }, deployment, await versionById(this.#ctx.db, version.id));
+    const now = accepted.done ?? {
+      deployment: await this.#deployment(version.deployment_id),
+      version: await versionById(this.#ctx.db, version.id),
+    };
+    return { ...now, operation, changes: accepted.changes, pending: !isFinished(operation.state) };
   }
 
   /** A queued one ends here; a running one when its worker has noticed, within seconds. */

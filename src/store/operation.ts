@@ -212,10 +212,15 @@ export interface Outcome {
 /**
  * The one writer of a final state. A worker has called `guard` in the same transaction; what ends without one (a switch
  * inside the request, a cancel of what is queued) holds the deployment's lock, without which nobody claims it.
+ * Undefined when it had ended before.
  */
-export async function finishOperation(trx: Trx, id: string, outcome: Outcome): Promise<void> {
+export async function finishOperation(
+  trx: Trx,
+  id: string,
+  outcome: Outcome,
+): Promise<Operation | undefined> {
   const { failure, result, ...plain } = outcome;
-  await trx
+  return trx
     .updateTable('operations')
     .set({
       ...plain,
@@ -228,7 +233,8 @@ export async function finishOperation(trx: Trx, id: string, outcome: Outcome): P
     })
     .where('id', '=', id)
     .where('finished_at', 'is', null)
-    .execute();
+    .returningAll()
+    .executeTakeFirst();
 }
 
 /** Ids of deployments in which something may be building. */

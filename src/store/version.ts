@@ -108,6 +108,18 @@ export async function versionSecrets(
     .executeTakeFirstOrThrow();
 }
 
+export type RunFacts = Pick<Version, 'kind' | 'plan' | 'run_settings'> & { env_encrypted: string };
+
+/** What versions run with, by id. */
+export async function runFacts(db: Conn, ids: readonly string[]): Promise<Map<string, RunFacts>> {
+  const rows = await db
+    .selectFrom('versions')
+    .select(['id', 'kind', 'plan', 'run_settings', 'env_encrypted'])
+    .where('id', 'in', ids)
+    .execute();
+  return new Map(rows.map(({ id, ...facts }) => [id, facts]));
+}
+
 export async function versionByRelease(
   db: Conn,
   deployment_id: string,
@@ -255,12 +267,13 @@ export async function recordHealthPassed(trx: Trx, id: string): Promise<void> {
   await trx.updateTable('versions').set({ health_passed_at: new Date() }).where('id', '=', id).execute();
 }
 
-export async function recordPromoted(trx: Trx, id: string): Promise<void> {
-  await trx
+export async function recordPromoted(trx: Trx, id: string): Promise<Version> {
+  return trx
     .updateTable('versions')
     .set({ promoted_at: new Date(), superseded: false })
     .where('id', '=', id)
-    .execute();
+    .returning(VERSION_COLUMNS)
+    .executeTakeFirstOrThrow();
 }
 
 export async function recordSuperseded(trx: Trx, id: string): Promise<void> {

@@ -261,7 +261,7 @@ export async function aRun(engine: BareEngine, operation_id: string): Promise<Tu
   const operation = (await claimOperation(ctx.db, operation_id, { owner: ctx.id, lease_ms: 60_000 }))!;
   const lease = { operation_id, token: operation.lease_token };
   return openRun(ctx, { operation, lease, abort: new AbortController() }, supervisor, (trx, outcome) =>
-    finishOperation(trx, operation_id, outcome),
+    finishOperation(trx, operation_id, outcome).then(() => {}),
   );
 }
 

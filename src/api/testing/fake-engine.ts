@@ -4,6 +4,7 @@ import { failure } from '../../domain/failure.ts';
 import { isFinished, type Operation, type OperationKind } from '../../domain/operation.ts';
 import type { Version } from '../../domain/version.ts';
 import type { Accepted, Engine, PublishInput } from '../../engine/engine.ts';
+import { refuseUnpromotable } from '../../engine/promote.ts';
 import { insertBuild, setBuildState } from '../../store/build.ts';
 import type { Database } from '../../store/db.ts';
 import {
@@ -231,6 +232,7 @@ export class FakeEngine extends FakeSandboxes {
     by: { kind: OperationKind; idempotency: KeyScope | null; wait_ms: number },
   ) {
     this.calls.push(by.kind);
+    await refuseUnpromotable(this.database.db, version);
     const operation = await transact(this.database.db, async (trx) => {
       const seq = await takeSeq(trx, version.deployment_id);
       const { tenant_id, deployment_id } = version;
