@@ -21,7 +21,7 @@ import { makeVerifier } from './release/verify.ts';
 import type { Closers, Hooks, Server } from './server.ts';
 import type { Database } from './store/db.ts';
 import { fileObjectStore } from './store/objects/files.ts';
-import { acknowledgeRoutes, readRoutes } from './store/route.ts';
+import { acknowledgeRoutes, routeReader } from './store/route.ts';
 import { ensureTenant, type NewId } from './store/tenant.ts';
 import { transact } from './store/transact.ts';
 
@@ -156,7 +156,7 @@ async function openEdge(config: Config, ctx: EngineContext, closers: Closers): P
     objects: ctx.objects,
     log: ctx.say,
     feed: {
-      read: () => readRoutes(ctx.db),
+      read: routeReader(ctx.db),
       subscribe: (on_change) => ctx.database.listen('kiln_routes', on_change),
       acknowledge: (generation) => acknowledgeRoutes(ctx.db, ctx.id, generation),
     },

@@ -14,6 +14,7 @@ import * as migration003 from './migrations/003-hosts.ts';
 import * as migration004 from './migrations/004-snapshots.ts';
 import * as migration005 from './migrations/005-verify.ts';
 import * as migration006 from './migrations/006-build-report.ts';
+import * as migration007 from './migrations/007-indexes.ts';
 import { withPreparedStatements } from './pglite-statements.ts';
 import { placePrepared, preparedFolder } from './prepared.ts';
 import type { Tables } from './schema.ts';
@@ -43,6 +44,7 @@ const MIGRATIONS = {
   '004-snapshots': migration004,
   '005-verify': migration005,
   '006-build-report': migration006,
+  '007-indexes': migration007,
 };
 
 export function json<T>(value: T): RawBuilder<T> {

@@ -195,6 +195,7 @@ export async function expireStuck(db: Conn, slack_ms: number): Promise<string[]>
       stage_deadline_at: null,
     })
     .where('state', '=', 'running')
+    .where('finished_at', 'is', null) // the index of these
     .where('stage_deadline_at', '<', sql<Date>`clock_timestamp() - ${`${slack_ms} milliseconds`}::interval`)
     .returning('id')
     .execute();
