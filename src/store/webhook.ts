@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import type { Delivery, Webhook } from '../domain/webhook.ts';
 import { type Conn, type Db, json, notify, type Trx } from './db.ts';
-import { eventsAfter, lastEventSeq } from './event.ts';
+import { type eventsAfter, lastEventSeq, nextEvents } from './event.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
 import { transact } from './transact.ts';
 
@@ -199,15 +199,12 @@ export async function fanOut(
       .executeTakeFirst();
     if (!row) return false;
     const { tenant_id, project_id } = webhook;
-    const last = await lastEventSeq(trx, tenant_id);
-    const { after_seq } = row;
-    const events = await eventsAfter(trx, {
+    const { events, after_seq, is_last } = await nextEvents(trx, {
       tenant_id,
-      after_seq,
+      after_seq: row.after_seq,
       limit: FAN_OUT,
       ...(project_id === null ? {} : { project_id }),
     });
-    const is_last = events.length < FAN_OUT;
     const wanted = events.filter((event) => of.wants(event.type));
     if (wanted.length > 0)
       await trx
@@ -221,11 +218,7 @@ export async function fanOut(
           })),
         )
         .execute();
-    await trx
-      .updateTable('webhooks')
-      .set({ after_seq: is_last ? Math.max(last, events.at(-1)?.seq ?? 0) : events.at(-1)!.seq })
-      .where('id', '=', webhook.id)
-      .execute();
+    await trx.updateTable('webhooks').set({ after_seq }).where('id', '=', webhook.id).execute();
     return !is_last;
   });
 }
