@@ -40,15 +40,18 @@ export async function presentDeployments(
     call.deps.database.db,
     rows.map((row) => row.id),
   );
-  return Promise.all(rows.map(async (d) => view(d, facts.get(d.id), await call.deps.engine.publicUrl(d))));
+  return rows.map((row) => {
+    const of = facts.get(row.id)!;
+    return view(row, of, call.deps.engine.publicUrl(row.slug, of.host_label));
+  });
 }
 
 export async function presentDeployment(call: AnyCall, row: Deployment): Promise<contract.DeploymentView> {
   return (await presentDeployments(call, [row]))[0]!;
 }
 
-function view(d: Deployment, facts: DeploymentFacts | undefined, url: string): contract.DeploymentView {
-  const failure = d.active_version_id === null ? (facts?.newest_failure ?? null) : null;
+function view(d: Deployment, facts: DeploymentFacts, url: string): contract.DeploymentView {
+  const failure = d.active_version_id === null ? facts.newest_failure : null;
   return {
     id: d.id,
     tenant_id: d.tenant_id,
@@ -66,13 +69,13 @@ function view(d: Deployment, facts: DeploymentFacts | undefined, url: string): c
     build_command: d.settings.build_command,
     run_command: d.settings.run_command,
     runtime_image: null,
-    current_build_id: facts?.current_build_id ?? null,
+    current_build_id: facts.current_build_id,
     active_version_id: d.active_version_id,
-    active_release_id: facts?.active_release_id ?? null,
-    running_artifact_sha256: facts?.running_artifact_sha256 ?? null,
+    active_release_id: facts.active_release_id,
+    running_artifact_sha256: facts.running_artifact_sha256,
     source_type: d.source_type,
     auto_deploy: d.auto_deploy,
-    custom_domain_id: facts?.custom_domain_id ?? null,
+    custom_domain_id: facts.custom_domain_id,
     linked_database_id: null,
     deployment_product: 'miosa_deploy',
     docker_deploy_host_id: null,

@@ -243,7 +243,7 @@ async function redeployed(call: AnyCall, deployment: Deployment, accepted: Accep
         state: 'building',
         triggered_by: 'manual',
         log_url: `/api/v1/deployments/${deployment.id}/builds/${version.build_id}/logs`,
-        public_url: await call.deps.engine.publicUrl(deployment),
+        public_url: (await presentDeployment(call, deployment)).public_url,
         metadata: version.metadata,
         created_at: version.created_at.toISOString(),
       },

@@ -24,7 +24,6 @@ import {
   requestCancel,
   unfinishedOf,
 } from '../store/operation.ts';
-import { getWorkspace } from '../store/tenant.ts';
 import { transact } from '../store/transact.ts';
 import { versionById } from '../store/version.ts';
 import { Collector } from './collector.ts';
@@ -314,9 +313,8 @@ export class LocalEngine implements Engine {
     return instanceLogPath(this.#ctx, instance_id);
   }
 
-  async publicUrl(deployment: Deployment): Promise<string> {
-    const workspace = await getWorkspace(this.#ctx.db, deployment.workspace_id);
-    return this.#ctx.urlOf(deployment.slug, workspace?.host_label ?? 'default');
+  publicUrl(slug: string, host_label: string): string {
+    return this.#ctx.urlOf(slug, host_label);
   }
 
   gc(options: { dry_run: boolean }) {

@@ -289,6 +289,8 @@ export async function markDeploymentDeleted(trx: Trx, id: string): Promise<void>
 }
 
 export interface DeploymentFacts {
+  /** Of its workspace. */
+  host_label: string;
   active_release_id: string | null;
   running_artifact_sha256: string | null;
   active_kind: string | null;
@@ -297,14 +299,15 @@ export interface DeploymentFacts {
   custom_domain_id: string | null;
 }
 
-/** What the active and the newest version of each deployment add to its answer. */
+/** What its workspace and its active and newest version add to the answer about each deployment. */
 export async function deploymentFacts(db: Conn, ids: string[]): Promise<Map<string, DeploymentFacts>> {
   if (ids.length === 0) return new Map();
   const { rows } = await sql<DeploymentFacts & { id: string }>`
-    select d.id, a.release_id as active_release_id, r.sha256 as running_artifact_sha256, a.kind as active_kind,
+    select d.id, w.host_label, a.release_id as active_release_id, r.sha256 as running_artifact_sha256, a.kind as active_kind,
            n.build_id as current_build_id, n.failure as newest_failure,
            (select min(m.id) from domains m where m.deployment_id = d.id and m.state = 'active') as custom_domain_id
       from deployments d
+      join workspaces w on w.id = d.workspace_id
       left join versions a on a.id = d.active_version_id
       left join releases r on r.id = a.release_id
       left join lateral (select build_id, failure from versions v where v.deployment_id = d.id

@@ -324,8 +324,8 @@ export class FakeEngine extends FakeSandboxes {
     return path.join(this.dir, 'instances', `${instance_id}.jsonl`);
   }
 
-  async publicUrl(deployment: { slug: string }): Promise<string> {
-    return `http://${deployment.slug}.default.localhost:7080`;
+  publicUrl(slug: string): string {
+    return `http://${slug}.default.localhost:7080`;
   }
 
   async gc(options: { dry_run: boolean }) {
