@@ -12,6 +12,7 @@ import {
   deploymentFacts,
   insertDeployment,
   listDeployments,
+  lockLivingDeployment,
   slugTaken,
   updateDeployment,
 } from '../store/deployment.ts';
@@ -245,8 +246,10 @@ export function refuseProducts(body: {
 }
 
 async function change(call: AnyCall, id: string, body: contract.ChangeDeployment): Promise<Reply> {
-  const before = await findDeployment(call, id);
+  await findDeployment(call, id);
   const row = await transact(call.deps.database.db, async (trx) => {
+    // As it is now: two changes at once both stay.
+    const before = await lockLivingDeployment(trx, id);
     const wanted = await changes(trx, before, body);
     if (Object.keys(wanted).length === 0) return before;
     const changed = await updateDeployment(trx, id, wanted);
@@ -299,11 +302,12 @@ async function scale(call: AnyCall, id: string, instances: number | null | undef
 async function resize(call: AnyCall, id: string, size: string): Promise<Reply> {
   if (!(SIZE_NAMES as readonly string[]).includes(size))
     throw invalidFields({ size: [`must be one of ${SIZE_NAMES.join(', ')}`] });
-  const { settings } = await findDeployment(call, id);
+  await findDeployment(call, id);
   const memory_bytes = SIZES[size as SizeName].memory_mb * MIB;
-  const row = await transact(call.deps.database.db, (trx) =>
-    updateDeployment(trx, id, { size, settings: { ...settings, memory_bytes } }),
-  );
+  const row = await transact(call.deps.database.db, async (trx) => {
+    const { settings } = await lockLivingDeployment(trx, id);
+    return updateDeployment(trx, id, { size, settings: { ...settings, memory_bytes } });
+  });
   return data(await presentDeployment(call, row));
 }
 

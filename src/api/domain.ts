@@ -4,6 +4,7 @@ import type { Deployment } from '../domain/deployment.ts';
 import { type Domain, hostName, isWww, type RedirectPolicy, verificationRecords } from '../domain/domain.ts';
 import { KilnError } from '../domain/errors.ts';
 import type { Trx } from '../store/db.ts';
+import { lockLivingDeployment } from '../store/deployment.ts';
 import {
   countDomains,
   domainByName,
@@ -95,6 +96,8 @@ export async function attach(call: AnyCall, deployment: Deployment | null, body:
   const redirect_policy = checkPolicy(domain, body.redirect_policy ?? 'none');
   const taken = new KilnError('CONFLICT', `${domain} is attached already; remove it there first.`);
   return transact(deps.database.db, async (trx) => {
+    // Its domains go with a deployment: none must come after.
+    if (deployment) await lockLivingDeployment(trx, deployment.id);
     const before = await domainByName(trx, caller.tenant_id, domain);
     if (before && before.deployment_id === (deployment?.id ?? null)) return before;
     if (before || (await isProved(trx, domain))) throw taken;
@@ -176,6 +179,7 @@ async function remove(call: AnyCall, row: Domain): Promise<Reply> {
 async function assign(call: AnyCall, row: Domain, deployment: Deployment): Promise<Reply> {
   const { id, workspace_id, project_id } = deployment;
   const updated = await transact(call.deps.database.db, async (trx) => {
+    await lockLivingDeployment(trx, id);
     const assigned = await updateDomain(trx, row, {
       deployment_id: id,
       workspace_id,

@@ -9,7 +9,13 @@ import type { Release } from '../domain/release.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Version } from '../domain/version.ts';
 import { notify, type Trx } from '../store/db.ts';
-import { deploymentById, lockDeployment, markDeploymentDeleted, setReplicas } from '../store/deployment.ts';
+import {
+  deploymentById,
+  lockDeployment,
+  lockLivingDeployment,
+  markDeploymentDeleted,
+  setReplicas,
+} from '../store/deployment.ts';
 import { removeDomainsOf } from '../store/domain.ts';
 import { registerEngine, removeEngine } from '../store/engine.ts';
 import { deleteEnvVar, setEnvVar } from '../store/env-var.ts';
@@ -260,6 +266,7 @@ export class LocalEngine implements Engine {
 
   async setEnv(deployment: Deployment, vars: Parameters<Engine['setEnv']>[1]): Promise<void> {
     await transact(this.#ctx.db, async (trx) => {
+      await lockLivingDeployment(trx, deployment.id);
       for (const row of vars) await setEnvVar(trx, this.#ctx.vault, { ...row, deployment_id: deployment.id });
       await this.#tell(trx, deployment, 'deployment.env_changed', { names: vars.map((row) => row.name) });
     });

@@ -13,7 +13,7 @@ import { switchVersions } from '../pipeline/5-promotion.ts';
 import { Unproved } from '../pipeline/unproved.ts';
 import { openEnv } from '../pipeline/version-env.ts';
 import type { Conn, Trx } from '../store/db.ts';
-import { deploymentById, lockDeployment, takeSeq } from '../store/deployment.ts';
+import { deploymentById, lockLivingDeployment, takeSeq } from '../store/deployment.ts';
 import { appendEvent } from '../store/event.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { unstoppedInstances } from '../store/instance.ts';
@@ -75,9 +75,7 @@ function accepted(
   at_once: boolean,
 ): Promise<{ operation: Operation; changes: SwitchChange[]; switched: Version | null }> {
   return transact(ctx.db, async (trx) => {
-    const deployment = await lockDeployment(trx, version.deployment_id);
-    if (deployment.deleted_at !== null)
-      throw new KilnError('NOT_FOUND', `The deployment ${deployment.slug} was removed.`);
+    const deployment = await lockLivingDeployment(trx, version.deployment_id);
     // One that is done at once leaves nothing waiting behind.
     if (!at_once) await refuseTooMany(trx, deployment, 'switch', ctx.bounds.queued_operations);
     const seq = await takeSeq(trx, deployment.id);

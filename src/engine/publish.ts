@@ -12,7 +12,7 @@ import { freeze } from '../pipeline/1-snapshot.ts';
 import { sealEnv, type VersionEnv } from '../pipeline/version-env.ts';
 import { insertBuild } from '../store/build.ts';
 import type { Trx } from '../store/db.ts';
-import { lockDeployment, setDeploymentState, takeSeq, takeVersionNumber } from '../store/deployment.ts';
+import { lockLivingDeployment, setDeploymentState, takeSeq, takeVersionNumber } from '../store/deployment.ts';
 import { readEnvVars } from '../store/env-var.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { holdObjects } from '../store/object.ts';
@@ -130,9 +130,7 @@ async function accept(
   },
 ): Promise<Omit<Accepted, 'secrets_left_out'>> {
   return transact(ctx.db, async (trx) => {
-    const deployment = await lockDeployment(trx, of.deployment.id);
-    if (deployment.deleted_at !== null)
-      throw new KilnError('NOT_FOUND', `The deployment ${deployment.slug} was removed.`);
+    const deployment = await lockLivingDeployment(trx, of.deployment.id);
     await refuseTooMany(trx, deployment, 'publish', ctx.bounds.queued_operations);
     const seq = await takeSeq(trx, deployment.id);
     const id = ctx.newId('ver');

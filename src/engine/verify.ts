@@ -2,7 +2,7 @@
 import { KilnError } from '../domain/errors.ts';
 import type { Operation } from '../domain/operation.ts';
 import { isPromotable, type Version } from '../domain/version.ts';
-import { lockDeployment, takeSeq } from '../store/deployment.ts';
+import { lockLivingDeployment, takeSeq } from '../store/deployment.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { holdObjects } from '../store/object.ts';
 import { insertOperation } from '../store/operation.ts';
@@ -35,7 +35,7 @@ export async function acceptVerify(
       `The ${source_gone !== null ? 'source snapshot' : 'artifact'} of version ${version.version_number} was collected by retention; there is nothing to compare.`,
     );
   return transact(ctx.db, async (trx) => {
-    const deployment = await lockDeployment(trx, version.deployment_id);
+    const deployment = await lockLivingDeployment(trx, version.deployment_id);
     await refuseTooMany(trx, deployment, 'publish', ctx.bounds.queued_operations);
     const operation = await insertOperation(trx, {
       id: ctx.newId('op'),

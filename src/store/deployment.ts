@@ -195,7 +195,7 @@ export async function updateDeployment(trx: Trx, id: string, change: DeploymentC
  * with a number above 0, and with the next version that becomes active.
  */
 export async function setReplicas(trx: Trx, id: string, replicas: number): Promise<Deployment> {
-  const before = await lockDeployment(trx, id);
+  const before = await lockLivingDeployment(trx, id);
   const started = before.active_version_id === null ? 'pending' : 'running';
   const state = replicas === 0 ? 'stopped' : before.state === 'stopped' ? started : before.state;
   const row = await trx
@@ -219,6 +219,13 @@ export async function lockDeployment(trx: Trx, id: string): Promise<Deployment> 
     .where('id', '=', id)
     .forNoKeyUpdate()
     .executeTakeFirstOrThrow(() => new KilnError('NOT_FOUND', `There is no deployment ${id}.`));
+}
+
+/** The same for whoever adds something to it. Errors: NOT_FOUND, also when it was removed meanwhile. */
+export async function lockLivingDeployment(trx: Trx, id: string): Promise<Deployment> {
+  const row = await lockDeployment(trx, id);
+  if (row.deleted_at !== null) throw new KilnError('NOT_FOUND', `The deployment ${row.slug} was removed.`);
+  return row;
 }
 
 /** Hands out the next sequence number (I4) when an intent is accepted. */
