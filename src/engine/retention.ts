@@ -86,6 +86,7 @@ export async function collect(
     await deleteDeliveriesBefore(ctx.db, before);
     await deleteAuditBefore(ctx.db, new Date(now.getTime() - AUDIT_DAYS * DAY_MS));
     await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - ctx.idempotency_retention_ms));
+    await ctx.database.reclaim();
   }
   report.removed_bytes = report.removed.reduce((sum, item) => sum + item.size_bytes, 0);
   return report;

@@ -34,6 +34,8 @@ export interface Database {
   /** The same database in the shape pg-boss takes, or the URL for its own pool. */
   forBoss: { db: BossDb; backend: 'pglite' } | { connectionString: string };
   listen(channel: Channel, on_payload: (payload: string) => void): Promise<() => Promise<void>>;
+  /** Makes the room of rows that were changed or removed free for others. A server does that by itself. */
+  reclaim(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -150,10 +152,19 @@ async function openPglite(dir: string): Promise<Database> {
     db,
     forBoss: { db: fromPglite(forBoss), backend: 'pglite' },
     listen: (channel, on_payload) => pglite.listen(channel, on_payload),
+    reclaim: () => vacuum(db),
     close: async () => {
       if (!pglite.closed) await pglite.close();
     },
   };
+}
+
+/** One table after the other: everything else waits as long as one takes. */
+async function vacuum(db: Db): Promise<void> {
+  const { rows } = await sql<{ schemaname: string; tablename: string }>`
+    select schemaname, tablename from pg_tables where schemaname in ('public', 'kiln_queue')`.execute(db);
+  for (const { schemaname, tablename } of rows)
+    await sql`vacuum ${sql.id(schemaname, tablename)}`.execute(db);
 }
 
 function openPostgres(url: string): Database {
@@ -175,6 +186,7 @@ function openPostgres(url: string): Database {
     db,
     forBoss: { connectionString: url },
     listen: listener.listen,
+    reclaim: async () => {},
     close: async () => {
       await listener.close();
       await db.destroy();
