@@ -7,6 +7,7 @@ import { KilnError } from '../domain/errors.ts';
 import type { Version } from '../domain/version.ts';
 import { type Database, openDatabase } from '../store/db.ts';
 import { countUnfinished } from '../store/operation.ts';
+import { previousVersion } from '../store/version.ts';
 import { acceptSwitch } from './promote.ts';
 import { KINDS, type Queue } from './queue.ts';
 
@@ -26,6 +27,24 @@ describe('accepting a switch', () => {
   const accept = (version: Version) =>
     acceptSwitch(engine.ctx, nobody, engine.supervisor, version, { kind: 'rollback', idempotency: null });
   const isTooMany = (error: unknown) => error instanceof KilnError && error.code === 'TOO_MANY';
+
+  test('the version before is the one that was active before, whatever the clock said then', async () => {
+    const deployment = await aDeployment(database.db);
+    const site = () => aReleasedVersion(engine.ctx, deployment, { kind: 'static', state: 'ready' });
+    const [first, second, third] = [await site(), await site(), await site()];
+    for (const version of [first, second, third]) await accept(version);
+    const tomorrow = new Date(Date.now() + 24 * 3600 * 1000);
+    await database.db
+      .updateTable('versions')
+      .set({ archived_at: tomorrow })
+      .where('id', '=', first.id)
+      .execute();
+    const before = async (active: Version) =>
+      (await previousVersion(database.db, deployment.id, active.id))?.version_number;
+    assert.equal(await before(third), second.version_number);
+    await accept(second);
+    assert.equal(await before(second), third.version_number);
+  });
 
   test('those that must start a stopped version first have a limit; one that switches at once does not', async () => {
     const deployment = await aDeployment(database.db);

@@ -318,7 +318,7 @@ export async function deploymentFacts(db: Conn, ids: string[]): Promise<Map<stri
       left join versions a on a.id = d.active_version_id
       left join releases r on r.id = a.release_id
       left join lateral (select build_id, failure from versions v where v.deployment_id = d.id
-                          order by v.id desc limit 1) n on true
+                          order by v.version_number desc limit 1) n on true
      where d.id in (${sql.join(ids)})`.execute(db);
   return new Map(rows.map(({ id, ...facts }) => [id, facts]));
 }
