@@ -83,3 +83,27 @@ test('opening a database and parsing many statements takes no more memory than a
     await rm(dir, { recursive: true, force: true });
   }
 });
+
+test('the embedded database grows no further than what is in it at once', async () => {
+  const database = await openDatabase({ dir: 'memory://' });
+  try {
+    const { db } = database;
+    const size = async () => {
+      const { rows } = await sql<{ bytes: number }>`select pg_relation_size('settings') as bytes`.execute(db);
+      return Number(rows[0]!.bytes);
+    };
+    const fill = () =>
+      sql`insert into settings (name, value)
+          select n::text, to_jsonb(repeat(md5(n::text), 40)) from generate_series(1, 500) n`.execute(db);
+    await fill();
+    const full = await size();
+    for (let n = 0; n < 5; n++) {
+      await sql`delete from settings`.execute(db);
+      await database.reclaim();
+      await fill();
+    }
+    assert.ok((await size()) <= 2 * full, `${await size()} bytes, ${full} at first`);
+  } finally {
+    await database.close();
+  }
+});
