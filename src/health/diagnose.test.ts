@@ -45,7 +45,7 @@ test('nothing listens', () => {
   assert.equal(failure.stage, 'health');
   assert.equal(failure.retryable, false);
   assert.equal(failure.message, 'The app did not listen on any port within 60 s.');
-  assert.match(failure.next_step, /listens on PORT/);
+  assert.match(failure.next_step, /listens on PORT.*--startup-limit/);
 });
 
 test('listens elsewhere: the port is named in message and next step', () => {

@@ -203,7 +203,7 @@ function explainRedirect(seen: Observation, answer: ProbeAnswer): Told {
 
 function redirectNextStep(location: string | null): string {
   if (location?.startsWith('https:')) {
-    return 'The app forces https: exempt the health check path from that redirect (TLS is ended at the edge), or trust X-Forwarded-Proto.';
+    return 'The app forces https even where X-Forwarded-Proto says https, as it does behind the edge: make it trust that header, or exempt the health check path from the redirect.';
   }
   if (location?.startsWith('/')) {
     return `Set --health-check-path to a path that answers 2xx itself, for example ${location.split(/[?#]/)[0]}.`;
@@ -263,7 +263,7 @@ function explainNoConnection(seen: Observation): Told {
     code: 'NEVER_LISTENED',
     message: `The app did not listen on any port within ${seconds(seen.startup_timeout_ms)}.`,
     next_step:
-      'Check that the run command starts a server that listens on PORT; if it only needs longer to start, raise the start-up time limit.',
+      'Check that the run command starts a server that listens on PORT; if it only needs longer to start, raise the limit with --startup-limit.',
   };
 }
 

@@ -80,7 +80,14 @@ function send(target: ProbeTarget): http.ClientRequest {
     port: target.port,
     path: target.path,
     maxHeaderSize: MAX_HEADER_BYTES,
-    headers: { host: 'localhost', 'user-agent': 'kiln-health/1', accept: '*/*', connection: 'close' },
+    // As the edge asks behind TLS: an app that forces https and trusts this header would never answer 2xx without it.
+    headers: {
+      host: 'localhost',
+      'user-agent': 'kiln-health/1',
+      accept: '*/*',
+      'x-forwarded-proto': 'https',
+      connection: 'close',
+    },
   });
   request.end();
   return request;
