@@ -170,6 +170,7 @@ test('a crash whose log names what is missing: the next step names it too', () =
     'STRIPE_KEY',
   );
   assert.equal(variable.exec(crashed('TypeError: user_name is not defined')), null);
+  assert.match(crashed('node: .env: not found'), /\.env cannot be found: files of that name are left out/);
   assert.match(crashed('boom'), /most common cause/);
 });
 

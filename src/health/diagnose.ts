@@ -2,6 +2,7 @@
 import { type Failure, failure, type ListeningPort, type ProbeAnswer } from '../domain/failure.ts';
 import { HELD_PORT_NEXT_STEP, type HeldPort, isHeld } from '../domain/held-port.ts';
 import { missingLeftOut, takeBackIn } from '../domain/left-out.ts';
+import { missingVariable } from '../domain/missing-variable.ts';
 import type { MachineExit } from '../isolation/driver.ts';
 
 /** Everything known about the replica that failed the gate. */
@@ -120,9 +121,9 @@ const MISSING_MODULE =
   /(?:No module named|Cannot find (?:module|package)) ['"]((?:@[\w.-]+\/)?[A-Za-z][\w.-]*)['"./]/;
 /** A file of the app itself, or one that it names by its place. */
 const MISSING_FILE = /Cannot find module ['"](\/workspace\/[^'"]{1,200}|\.{1,2}\/[^'"]{1,200})['"]/;
-/** `X is not set`, `missing environment variable X`, Python's `KeyError: 'X'`. */
-const MISSING_VARIABLE =
-  /\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b.{0,40}\b(?:not set|not defined|undefined|missing|required|must be set)\b|\b(?:missing|set|requires?)\b.{0,40}\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b|KeyError: '([A-Z][A-Z0-9_]+)'/i;
+/** Node's --env-file, and what others say of theirs. */
+const MISSING_ENV_FILE =
+  /(?:^|[\s'"/])(\.env(?:\.[\w.-]+)?)['"]?:? (?:not found|does not exist|No such file)/i;
 
 /** What the app itself says is missing; null when it does not say. */
 function namedInLog(log_tail: readonly string[]): string | null {
@@ -137,10 +138,11 @@ function namedInLog(log_tail: readonly string[]): string | null {
     const file = MISSING_FILE.exec(text)?.[1];
     if (file !== undefined)
       return `The log says that ${file} cannot be found: it is not in the source as it was published, and the build does not write it.`;
-    const variable = MISSING_VARIABLE.exec(text)
-      ?.slice(1)
-      .find((name) => name !== undefined);
-    if (variable !== undefined && variable === variable.toUpperCase())
+    const env_file = MISSING_ENV_FILE.exec(text)?.[1];
+    if (env_file !== undefined)
+      return `The log says that ${env_file} cannot be found: files of that name are left out as secrets. Start the app without it (Node has --env-file-if-exists), set the variables with \`kiln env set\`, and publish again.`;
+    const variable = missingVariable(text);
+    if (variable !== null)
       return `The log says that ${variable} is missing: set it with \`kiln env set\`, and publish again.`;
   }
   return null;

@@ -80,11 +80,12 @@ function send(target: ProbeTarget): http.ClientRequest {
     port: target.port,
     path: target.path,
     maxHeaderSize: MAX_HEADER_BYTES,
-    // As the edge asks behind TLS: an app that forces https and trusts this header would never answer 2xx without it.
+    // As a browser asks, by way of an edge with TLS: some GraphQL servers refuse a GET that does not want a page, and an
+    // app that forces https and trusts its proxy would never answer 2xx.
     headers: {
       host: 'localhost',
       'user-agent': 'kiln-health/1',
-      accept: '*/*',
+      accept: 'text/html, application/json;q=0.9, */*;q=0.8',
       'x-forwarded-proto': 'https',
       connection: 'close',
     },
