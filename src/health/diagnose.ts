@@ -111,10 +111,7 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
   if (exit.exit_code === 126) {
     return 'Exit code 126 means that the run command names a file that cannot be executed: make it executable or name its interpreter.';
   }
-  return (
-    namedInLog(seen.log_tail) ??
-    'Read the last log lines, fix the error, and publish again. A missing environment variable is the most common cause.'
-  );
+  return namedInLog(seen.log_tail) ?? errorInLog(seen.log_tail);
 }
 
 const MISSING_MODULE =
@@ -146,6 +143,25 @@ function namedInLog(log_tail: readonly string[]): string | null {
       return `The log says that ${variable} is missing: set it with \`kiln env set\`, and publish again.`;
   }
   return null;
+}
+
+const CONNECTION_REFUSED = /(?:ECONNREFUSED|connection refused|could not connect to server)/i;
+/** `SyntaxError: expected ':'`, `app.errors.ConfigError: …`: how exceptions are printed; their names are in the lines around, too. */
+const EXCEPTION = /^\s*(?:Uncaught |Error: )?((?:[\w$]+\.)*[A-Z]\w*(?:Error|Exception)(?: \[\w+\])?: .*\S)/;
+const MAX_SHOWN_CHARACTERS = 150;
+
+/** The error that the app ended with, in its own words. */
+function errorInLog(log_tail: readonly string[]): string {
+  const lines = log_tail.slice(-MAX_LOG_LINES).map((line) => line.slice(0, 500));
+  const refused = lines.findLast((line) => CONNECTION_REFUSED.test(line));
+  if (refused !== undefined)
+    return 'The log says that another service refused the connection (a database, most often): the app reaches none of your own machine. Set the address of one that it can reach with `kiln env set`, and publish again.';
+  const error = lines.findLast((line) => EXCEPTION.test(line));
+  const said = error === undefined ? undefined : EXCEPTION.exec(error)?.[1];
+  if (said === undefined)
+    return 'Read the last log lines, fix the error, and publish again. A missing environment variable is the most common cause.';
+  const shown = said.length > MAX_SHOWN_CHARACTERS ? `${said.slice(0, MAX_SHOWN_CHARACTERS - 1)}…` : said;
+  return `The app ended with "${shown}": see the last log lines, fix it, and publish again.`;
 }
 
 function explainProbe(seen: Observation): Told {
