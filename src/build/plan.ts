@@ -6,6 +6,7 @@
 import type { BuildMode, Plan, PlanOverrides } from '../domain/plan.ts';
 import type { App } from './detect/app.ts';
 import { type Detection, detection as emptyDetection } from './detect/detector.ts';
+import { hostRuleNotes } from './detect/host-rules.ts';
 import { DETECTORS, type Detected } from './detect/index.ts';
 import { hasPage, packFolder, pagesNear, sourceIn } from './detect/static.ts';
 import { type DockerfileFacts, readDockerfile, withAppBeside } from './dockerfile.ts';
@@ -349,8 +350,14 @@ function problemNotes({ detected }: Case): string[] {
 }
 
 function outputNotes({ app, settings }: Case, found: Detection): string[] {
-  if (found.kind === 'static' && (settings.output_path ?? found.output ?? '.') === '.' && sourceIn(app)) {
-    return [`The whole folder is served, ${sourceIn(app)} too. Give output_path for what is public.`];
+  if (found.kind === 'static') {
+    const output = settings.output_path ?? found.output ?? '.';
+    const rules = hostRuleNotes(app, output, settings.spa ?? found.spa_fallback !== null);
+    if (output !== '.' || !sourceIn(app)) return rules;
+    return [
+      `The whole folder is served, ${sourceIn(app)} too. Give output_path for what is public.`,
+      ...rules,
+    ];
   }
   if (found.kind === 'dynamic' && settings.output_path && settings.output_path !== '.') {
     return [`Only ${settings.output_path} is packed; the server has to find everything it needs in there.`];

@@ -29,6 +29,7 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
   if (release.kind === 'oci' && run.runtime === null) return failed(noRuntime(run.images_missing));
   // What an earlier attempt of this operation started proves nothing about this one.
   await retire(run);
+  run.log.note('health: unpacking the release and starting it');
   const replicas = await run.instances.start(run);
   run.log.note(
     `health: GET ${settings.health_check_path} must answer 2xx within ${seconds(settings.startup_timeout_ms)}, then for ${seconds(settings.grace_ms)}`,

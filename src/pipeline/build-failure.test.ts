@@ -61,6 +61,10 @@ test('what many people meet is named in the next step', () => {
   assert.match(next('npm error code EUSAGE', 'npm error', sync), /package-lock\.json does not fit/);
   assert.match(next('npm error code ETARGET'), /not in the registry/);
   assert.match(next('npm error code E404'), /or it is private/);
+  assert.match(next('error: lockfile had changes, but lockfile is frozen'), /bun\.lock does not fit/);
+  const poetry =
+    'pyproject.toml changed significantly since poetry.lock was last generated. Run `poetry lock`';
+  assert.match(next(poetry), /poetry\.lock does not fit/);
   assert.match(next("KeyError: 'SECRET_KEY'"), /kiln env set NAME SECRET_KEY=… --build/);
   const unreachable = '[kiln] network: binaries.example:443 could not be reached: no such name. Try again';
   assert.match(next(unreachable, 'Error: 502'), /could not reach binaries\.example:443/);

@@ -18,6 +18,18 @@ const HINTS: [RegExp, string][] = [
     `yarn.lock does not fit package.json: run \`yarn install\`, commit the lockfile, ${AND_PUBLISH}`,
   ],
   [
+    /lockfile had changes, but lockfile is frozen/,
+    `bun.lock does not fit package.json: run \`bun install\`, commit the lockfile, ${AND_PUBLISH}`,
+  ],
+  [
+    /lockfile at `uv\.lock` needs to be updated/,
+    `uv.lock does not fit pyproject.toml: run \`uv lock\`, commit the lockfile, ${AND_PUBLISH}`,
+  ],
+  [
+    /changed significantly since poetry\.lock was last generated|poetry\.lock is not up to date with pyproject/,
+    `poetry.lock does not fit pyproject.toml: run \`poetry lock\`, commit the lockfile, ${AND_PUBLISH}`,
+  ],
+  [
     /\bETARGET\b|No matching version found for/,
     `A version that package.json or its lockfile names is not in the registry (the log says which): correct it, ${AND_PUBLISH}`,
   ],

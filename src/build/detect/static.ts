@@ -4,6 +4,7 @@
  */
 import type { App } from './app.ts';
 import { type Detection, type Detector, detection } from './detector.ts';
+import { wantsStartPage } from './host-rules.ts';
 
 /** Files of any ecosystem that mean: this is source. */
 export const MANIFESTS =
@@ -123,7 +124,7 @@ export const staticSite: Detector = {
           folder === '.' ? 'the files are a site as they are' : `the folder ${folder} is a site as it is`,
         ),
       ],
-      false,
+      wantsStartPage(app, folder),
     );
   },
 };
