@@ -155,7 +155,7 @@ function errorInLog(log_tail: readonly string[]): string {
   const lines = log_tail.slice(-MAX_LOG_LINES).map((line) => line.slice(0, 500));
   const refused = lines.findLast((line) => CONNECTION_REFUSED.test(line));
   if (refused !== undefined)
-    return 'The log says that another service refused the connection (a database, most often): the app reaches none of your own machine. Set the address of one that it can reach with `kiln env set`, and publish again.';
+    return 'The log says that another service refused the connection (a database, most often): it does not run where the app runs, or its address is another one there. Set the address with `kiln env set`, and publish again.';
   const error = lines.findLast((line) => EXCEPTION.test(line));
   const said = error === undefined ? undefined : EXCEPTION.exec(error)?.[1];
   if (said === undefined)
