@@ -352,12 +352,16 @@ function stuck(pkg: NodePackage): Stuck {
       evidence: [pkg.app.evidence('package.json', `main: ${main}`, 'no plan', '"main"')],
     };
   }
-  const site = siteFolder(pkg.app);
+  const site = siteFolder(pkg.app) ?? (pkg.app.exists('docs/index.html') ? 'docs' : null);
+  const start = pkg.scripts.get('start');
   return {
-    stuck: 'package.json is there, but nothing says how to start a server or which folder a build writes.',
+    stuck:
+      start === undefined
+        ? 'package.json is there, but nothing says how to start a server or which folder a build writes.'
+        : `The "start" script of package.json is for development (${start.slice(0, 60)}), and nothing says how to start a server or which folder a build writes.`,
     next_step:
       site === null || site === '.'
-        ? 'Add a "start" script, or give run_command for a server, or build_command and output_path for a site.'
+        ? `${start === undefined ? 'Add a "start" script, or give' : 'Give'} run_command for a server, or build_command and output_path for a site.`
         : `Give output_path = "${site}" to serve the files in ${site} as they are, build_command too if they have to be built, or run_command (or a "start" script) for a server.`,
     evidence: [pkg.app.evidence('package.json', 'no start script, no known framework', 'no plan')],
   };
