@@ -54,6 +54,21 @@ describe('apps as strangers write them', () => {
     assert.match(log, /warning: .*pictures: links to folders are not followed/);
   });
 
+  test('a site built to live below a path: live, and the log says why it is blank', async () => {
+    const page = '<script type="module" src="/portal/assets/app.js"></script><div id="root"></div>';
+    const dir = await app({ 'index.html': page, 'app.js': '1' });
+    const { version } = await kiln.publish(dir, {
+      build_command: 'mkdir -p out/assets && cp index.html out/ && cp app.js out/assets/',
+      output_path: 'out',
+    });
+    assert.equal(version.state, 'ready', JSON.stringify(version.failure));
+    const log = await kiln.buildLog(version.deployment_id, version.build_id);
+    assert.match(
+      log,
+      /warning: index\.html asks for \/portal\/assets\/app\.js, which is at \/assets\/app\.js/,
+    );
+  });
+
   test('a site with one: no warning', async () => {
     const dir = await app({ 'index.html': 'x' });
     const { version } = await kiln.publish(dir, { output_path: '.', spa: true });

@@ -6,9 +6,10 @@
 import type { BuildMode, Plan, PlanOverrides } from '../domain/plan.ts';
 import type { App } from './detect/app.ts';
 import { type Detection, detection as emptyDetection } from './detect/detector.ts';
+import { hostRuleNotes } from './detect/host-rules.ts';
 import { DETECTORS, type Detected } from './detect/index.ts';
 import { portOfCommand } from './detect/port.ts';
-import { hasPage, packFolder, sourceIn } from './detect/static.ts';
+import { hasPage, packFolder, pagesNear, sourceIn } from './detect/static.ts';
 import { type DockerfileFacts, readDockerfile, withAppBeside } from './dockerfile.ts';
 import { cleanPath, joinPath, type SourceFiles } from './files.ts';
 import { leftOutNotes } from './left-out-notes.ts';
@@ -31,6 +32,8 @@ export type PlanResult = { ok: true; plan: Plan } | { ok: false; refusal: Refusa
 
 const DEFAULT_STARTUP_MS = 60_000;
 const MAX_FOUND_NAMES = 30;
+const HOW_TO_SAY =
+  'Add a manifest of your language or an index.html, or give run_command for a server, or build_command and output_path for a site.';
 
 /** What deciding works with. */
 interface Case {
@@ -351,8 +354,14 @@ function problemNotes({ detected }: Case): string[] {
 }
 
 function outputNotes({ app, settings }: Case, found: Detection): string[] {
-  if (found.kind === 'static' && (settings.output_path ?? found.output ?? '.') === '.' && sourceIn(app)) {
-    return [`The whole folder is served, ${sourceIn(app)} too. Give output_path for what is public.`];
+  if (found.kind === 'static') {
+    const output = settings.output_path ?? found.output ?? '.';
+    const rules = hostRuleNotes(app, output, settings.spa ?? found.spa_fallback !== null);
+    if (output !== '.' || !sourceIn(app)) return rules;
+    return [
+      `The whole folder is served, ${sourceIn(app)} too. Give output_path for what is public.`,
+      ...rules,
+    ];
   }
   if (found.kind === 'dynamic' && settings.output_path && settings.output_path !== '.') {
     return [`Only ${settings.output_path} is packed; the server has to find everything it needs in there.`];
@@ -370,13 +379,13 @@ function refuseUnknown(of: Case): PlanResult {
   const stuck = detected.stuck[0];
   if (stuck) return refuse(files, 'NO_PLAN', stuck.stuck, stuck.next_step);
   const { output_path } = of.settings;
-  const message =
-    output_path && cleanPath(output_path) !== '.'
-      ? `Nothing in the source says how to make ${output_path}.`
-      : 'Nothing in the source says how to build or serve it.';
-  const next_step =
-    'Add a manifest of your language or an index.html, or give run_command for a server, or build_command and output_path for a site.';
-  return refuse(files, 'NO_PLAN', message, next_step);
+  if (output_path && cleanPath(output_path) !== '.')
+    return refuse(files, 'NO_PLAN', `Nothing in the source says how to make ${output_path}.`, HOW_TO_SAY);
+  const near = pagesNear(of.app);
+  const message = 'Nothing in the source says how to build or serve it';
+  return near
+    ? refuse(files, 'NO_PLAN', `${message}, but ${near.found}.`, near.next_step)
+    : refuse(files, 'NO_PLAN', `${message}.`, HOW_TO_SAY);
 }
 
 function refuse(files: SourceFiles, code: Refusal['code'], message: string, next_step: string): PlanResult {

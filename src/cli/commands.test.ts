@@ -48,10 +48,12 @@ test('versions marks the live one, newest first', async () => {
   );
 });
 
-test('a name that is not there ends with 2 and says which are', async () => {
-  const { code, stderr } = await kiln(['versions', 'shopp']);
+test('a name that is not there ends with 2 and says which was meant, or which are there', async () => {
+  const { code, stderr } = await kiln(['versions', 'elsewhere']);
   assert.equal(code, 2);
-  assert.match(stderr, /no deployment called shopp.*\n.*shop, blog/);
+  assert.match(stderr, /no deployment called elsewhere.*\n.*shop, blog/);
+  for (const typed of ['shopp', 'sho', 'shpo', 'xhop', 'sop'])
+    assert.match((await kiln(['versions', typed])).stderr, /Did you mean shop\?/, typed);
   assert.match((await kiln(['promote', 'shop', '9'])).stderr, /no version 9/);
   assert.match((await kiln(['inspect', 'ver_none'])).stderr, /no version ver_none/);
 });

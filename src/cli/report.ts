@@ -97,7 +97,7 @@ export function showFailure(
         out.stderr,
       ),
     );
-    for (const line of failure.log_tail) note(`  ${line}`);
+    for (const line of withoutRepeats(failure.log_tail)) note(`  ${line}`);
     out.note('');
   }
   out.note(
@@ -111,6 +111,20 @@ export function showFailure(
       ? 'Nothing is live yet.'
       : `Production is unchanged: ${deployment.public_url}`,
   );
+}
+
+/** Lines that differ in numbers only, as an access log of health checks, as one and how many more. */
+export function withoutRepeats(lines: readonly string[]): string[] {
+  const shown: string[] = [];
+  const same = (line: string) => line.replace(/\d+/g, '0');
+  for (let at = 0; at < lines.length; ) {
+    let next = at + 1;
+    while (next < lines.length && same(lines[next]!) === same(lines[at]!)) next++;
+    if (next - at < 4) shown.push(...lines.slice(at, next));
+    else shown.push(lines[at]!, `… and ${next - at - 1} more like it`);
+    at = next;
+  }
+  return shown;
 }
 
 function seen(failure: FailureView): string[] {

@@ -28,7 +28,10 @@ test('what a log says is missing', () => {
   );
   assert.equal(folder('Could not resolve "./build/a.js" from "src/main.js"'), 'build');
   assert.equal(folder("ENOENT: no such file or directory, open '/workspace/target/x.json'"), 'target');
+  assert.equal(folder('main.go:9:12: pattern dist/*: no matching files found'), 'dist');
+  assert.equal(folder('web/fs.go:5:12: pattern all:build: no matching files found'), 'build');
   for (const line of [
+    'main.go:9:12: pattern static/*: no matching files found',
     "Cannot find module 'express'",
     "Cannot find module '/workspace/node_modules/x/dist/index.js'",
     'sh: 1: build: not found',

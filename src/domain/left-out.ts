@@ -29,15 +29,23 @@ const MISSING =
   /cannot find|can't find|can't resolve|could not resolve|not found|no such file|is not in std|no required module|no module named|does not exist|unable to (?:open|access|load)/i;
 /** A word with a slash in it; what stands before a colon with a number is the place where it was asked for. */
 const PATH = /[\w@.+-]*(?:\/[\w@.+-]+)+(?!:\d)(?![\w@.+/-])/g;
+/** Go's `//go:embed all:dist`. */
+const EMBEDDED = /pattern (?:all:)?([^\s:]{1,200}): (?:no matching files found|cannot embed)/;
 const MAX_LINE_CHARS = 1000;
 
 /** A path that a log says is missing and that may have been left out: the path and its folder. */
 export function missingLeftOut(log: readonly string[]): { path: string; folder: string } | null {
   for (const line of log) {
     const text = line.slice(0, MAX_LINE_CHARS);
-    if (!MISSING.test(text)) continue;
+    const embedded = EMBEDDED.exec(text)?.[1];
+    if (embedded === undefined && !MISSING.test(text)) continue;
     const module = /No module named ['"]?([\w.]{1,200})/.exec(text)?.[1];
-    const paths = module === undefined ? (text.match(PATH) ?? []) : [module.replaceAll('.', '/')];
+    const paths =
+      embedded !== undefined
+        ? [embedded]
+        : module === undefined
+          ? (text.match(PATH) ?? [])
+          : [module.replaceAll('.', '/')];
     for (const path of paths) {
       const folder = leftOutFolder(path);
       if (folder !== null) return { path: module ?? path, folder };

@@ -45,7 +45,7 @@ test('nothing listens', () => {
   assert.equal(failure.stage, 'health');
   assert.equal(failure.retryable, false);
   assert.equal(failure.message, 'The app did not listen on any port within 60 s.');
-  assert.match(failure.next_step, /listens on PORT/);
+  assert.match(failure.next_step, /listens on PORT.*--startup-limit/);
 });
 
 test('listens elsewhere: the port is named in message and next step', () => {
@@ -170,6 +170,11 @@ test('a crash whose log names what is missing: the next step names it too', () =
     'STRIPE_KEY',
   );
   assert.equal(variable.exec(crashed('TypeError: user_name is not defined')), null);
+  assert.match(crashed('node: .env: not found'), /\.env cannot be found: files of that name are left out/);
+  assert.match(crashed('Error: connect ECONNREFUSED 127.0.0.1:5432'), /another service refused/);
+  const python = ['  File "/workspace/app.py", line 4', "SyntaxError: expected ':'", '[INFO] Worker exiting'];
+  assert.match(crashed(...python), /ended with "SyntaxError: expected ':'"/);
+  assert.match(crashed('TypeError [ERR_X]: a is no function'), /ended with "TypeError \[ERR_X\]: a is no/);
   assert.match(crashed('boom'), /most common cause/);
 });
 

@@ -2,6 +2,7 @@
 import { type Failure, failure, type ListeningPort, type ProbeAnswer } from '../domain/failure.ts';
 import { HELD_PORT_NEXT_STEP, type HeldPort, isHeld } from '../domain/held-port.ts';
 import { missingLeftOut, takeBackIn } from '../domain/left-out.ts';
+import { missingVariable } from '../domain/missing-variable.ts';
 import type { MachineExit } from '../isolation/driver.ts';
 
 /** Everything known about the replica that failed the gate. */
@@ -120,10 +121,7 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
   if (exit.exit_code === 126) {
     return 'Exit code 126 means that the run command names a file that cannot be executed: make it executable or name its interpreter.';
   }
-  return (
-    namedInLog(seen.log_tail) ??
-    'Read the last log lines, fix the error, and publish again. A missing environment variable is the most common cause.'
-  );
+  return namedInLog(seen.log_tail) ?? errorInLog(seen.log_tail);
 }
 
 function takenNextStep(seen: Observation, port: number | null): string {
@@ -139,9 +137,9 @@ const MISSING_MODULE =
   /(?:No module named|Cannot find (?:module|package)) ['"]((?:@[\w.-]+\/)?[A-Za-z][\w.-]*)['"./]/;
 /** A file of the app itself, or one that it names by its place. */
 const MISSING_FILE = /Cannot find module ['"](\/workspace\/[^'"]{1,200}|\.{1,2}\/[^'"]{1,200})['"]/;
-/** `X is not set`, `missing environment variable X`, Python's `KeyError: 'X'`. */
-const MISSING_VARIABLE =
-  /\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b.{0,40}\b(?:not set|not defined|undefined|missing|required|must be set)\b|\b(?:missing|set|requires?)\b.{0,40}\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b|KeyError: '([A-Z][A-Z0-9_]+)'/i;
+/** Node's --env-file, and what others say of theirs. */
+const MISSING_ENV_FILE =
+  /(?:^|[\s'"/])(\.env(?:\.[\w.-]+)?)['"]?:? (?:not found|does not exist|No such file)/i;
 
 /** What the app itself says is missing; null when it does not say. */
 function namedInLog(log_tail: readonly string[]): string | null {
@@ -156,13 +154,33 @@ function namedInLog(log_tail: readonly string[]): string | null {
     const file = MISSING_FILE.exec(text)?.[1];
     if (file !== undefined)
       return `The log says that ${file} cannot be found: it is not in the source as it was published, and the build does not write it.`;
-    const variable = MISSING_VARIABLE.exec(text)
-      ?.slice(1)
-      .find((name) => name !== undefined);
-    if (variable !== undefined && variable === variable.toUpperCase())
+    const env_file = MISSING_ENV_FILE.exec(text)?.[1];
+    if (env_file !== undefined)
+      return `The log says that ${env_file} cannot be found: files of that name are left out as secrets. Start the app without it (Node has --env-file-if-exists), set the variables with \`kiln env set\`, and publish again.`;
+    const variable = missingVariable(text);
+    if (variable !== null)
       return `The log says that ${variable} is missing: set it with \`kiln env set\`, and publish again.`;
   }
   return null;
+}
+
+const CONNECTION_REFUSED = /(?:ECONNREFUSED|connection refused|could not connect to server)/i;
+/** `SyntaxError: expected ':'`, `app.errors.ConfigError: …`: how exceptions are printed; their names are in the lines around, too. */
+const EXCEPTION = /^\s*(?:Uncaught |Error: )?((?:[\w$]+\.)*[A-Z]\w*(?:Error|Exception)(?: \[\w+\])?: .*\S)/;
+const MAX_SHOWN_CHARACTERS = 150;
+
+/** The error that the app ended with, in its own words. */
+function errorInLog(log_tail: readonly string[]): string {
+  const lines = log_tail.slice(-MAX_LOG_LINES).map((line) => line.slice(0, 500));
+  const refused = lines.findLast((line) => CONNECTION_REFUSED.test(line));
+  if (refused !== undefined)
+    return 'The log says that another service refused the connection (a database, most often): it does not run where the app runs, or its address is another one there. Set the address with `kiln env set`, and publish again.';
+  const error = lines.findLast((line) => EXCEPTION.test(line));
+  const said = error === undefined ? undefined : EXCEPTION.exec(error)?.[1];
+  if (said === undefined)
+    return 'Read the last log lines, fix the error, and publish again. A missing environment variable is the most common cause.';
+  const shown = said.length > MAX_SHOWN_CHARACTERS ? `${said.slice(0, MAX_SHOWN_CHARACTERS - 1)}…` : said;
+  return `The app ended with "${shown}": see the last log lines, fix it, and publish again.`;
 }
 
 function explainProbe(seen: Observation): Told {
@@ -222,7 +240,7 @@ function explainRedirect(seen: Observation, answer: ProbeAnswer): Told {
 
 function redirectNextStep(location: string | null): string {
   if (location?.startsWith('https:')) {
-    return 'The app forces https: exempt the health check path from that redirect (TLS is ended at the edge), or trust X-Forwarded-Proto.';
+    return 'The app forces https even where X-Forwarded-Proto says https, as it does behind the edge: make it trust that header, or exempt the health check path from the redirect.';
   }
   if (location?.startsWith('/')) {
     return `Set --health-check-path to a path that answers 2xx itself, for example ${location.split(/[?#]/)[0]}.`;
@@ -283,7 +301,7 @@ function explainNoConnection(seen: Observation): Told {
     code: 'NEVER_LISTENED',
     message: `The app did not listen on any port within ${seconds(seen.startup_timeout_ms)}.`,
     next_step:
-      'Check that the run command starts a server that listens on PORT; if it only needs longer to start, raise the start-up time limit.',
+      'Check that the run command starts a server that listens on PORT; if it only needs longer to start, raise the limit with --startup-limit.',
   };
 }
 

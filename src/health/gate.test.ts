@@ -128,6 +128,14 @@ test('the start-up limit ends it, with the last answer and the reason', async (t
   assert.equal((await failureOf(options([mute], { startup_timeout_ms: 60 }))).code, 'NEVER_LISTENED');
 });
 
+test('the silence that is told is the longest one, not what the deadline left of the last probe', async (t) => {
+  const mute = await app(t, () => null);
+  const probe_timeout_ms = 300;
+  const failure = await failureOf(options([mute], { startup_timeout_ms: 1200, probe_timeout_ms }));
+  assert.equal(failure.code, 'HEALTH_TIMEOUT');
+  assert.ok(failure.last_probe!.duration_ms >= probe_timeout_ms, `${failure.last_probe?.duration_ms} ms`);
+});
+
 test('an exit ends it at once, before, during and after the first 2xx', async (t) => {
   const dead = replica(1, { exited: Promise.resolve(crash) });
   const before = await failureOf(options([dead], { startup_timeout_ms: 60_000 }));

@@ -182,8 +182,11 @@ class Gate {
   /** A probe that the gate itself cut short is a silent app, if there was time to answer or nothing else to tell. */
   #remember(replica: GateReplica, answer: ProbeAnswer): void {
     if (answer.error !== 'aborted') this.#answers.set(replica.id, answer);
-    else if (answer.duration_ms >= MEANINGFUL_SILENCE_MS || !this.#answers.has(replica.id)) {
-      this.#answers.set(replica.id, { ...answer, error: 'timed out' });
+    else {
+      const before = this.#answers.get(replica.id);
+      const silent_ms = before?.error === 'timed out' ? before.duration_ms : MEANINGFUL_SILENCE_MS;
+      if (answer.duration_ms >= silent_ms || before === undefined)
+        this.#answers.set(replica.id, { ...answer, error: 'timed out' });
     }
   }
 

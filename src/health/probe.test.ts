@@ -31,6 +31,21 @@ test('a 2xx is healthy; the request names itself and localhost', async (t) => {
   assert.equal(seen['user-agent'], 'kiln-health/1');
 });
 
+test('an app that has a page for people and refuses other GETs answers its page', async (t) => {
+  const server = http.createServer((req, res) => {
+    res.writeHead(/^text\/html/.test(req.headers.accept ?? '') ? 200 : 400).end();
+  });
+  assert.equal((await probe(at(await listen(t, server)))).status, 200);
+});
+
+test('an app that forces https is asked as the edge asks it behind TLS, so trusting the edge is enough', async (t) => {
+  const server = http.createServer((req, res) => {
+    const secure = req.headers['x-forwarded-proto'] === 'https';
+    res.writeHead(secure ? 200 : 301, secure ? {} : { location: `https://${req.headers.host}/` }).end();
+  });
+  assert.equal((await probe(at(await listen(t, server)))).status, 200);
+});
+
 test('a redirect is reported, not followed', async (t) => {
   const paths: string[] = [];
   const server = http.createServer((req, res) => {

@@ -80,7 +80,15 @@ function send(target: ProbeTarget): http.ClientRequest {
     port: target.port,
     path: target.path,
     maxHeaderSize: MAX_HEADER_BYTES,
-    headers: { host: 'localhost', 'user-agent': 'kiln-health/1', accept: '*/*', connection: 'close' },
+    // As a browser asks, by way of an edge with TLS: some GraphQL servers refuse a GET that does not want a page, and an
+    // app that forces https and trusts its proxy would never answer 2xx.
+    headers: {
+      host: 'localhost',
+      'user-agent': 'kiln-health/1',
+      accept: 'text/html, application/json;q=0.9, */*;q=0.8',
+      'x-forwarded-proto': 'https',
+      connection: 'close',
+    },
   });
   request.end();
   return request;

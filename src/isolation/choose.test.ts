@@ -136,6 +136,12 @@ describe('chooseIsolation', () => {
     const { runtime, image_builder, images_missing } = await chooseIsolation(AUTO, none);
     assert.deepEqual([runtime, image_builder], [null, null]);
     assert.equal(images_missing, 'docker: namespaces are refused. Allow them.');
+    const base = { ok: false as const, reason: 'no builder image', install: 'kiln builder-image build' };
+    const bare = candidates({ host: HOST, runtimes: { qemu: base, docker: FAILS } });
+    assert.equal(
+      (await chooseIsolation(AUTO, bare)).images_missing,
+      'qemu: no builder image. Run `kiln builder-image build`. docker: namespaces are refused. Allow them.',
+    );
     const off = await chooseIsolation({ ...AUTO, instances: 'host' }, none);
     assert.match(off.images_missing, /--instance-isolation host/);
   });

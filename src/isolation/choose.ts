@@ -143,10 +143,14 @@ function report<T extends { name: string }>(
 
 function reasons(tested: readonly Tested<{ name: string }>[]): string {
   const said = tested.flatMap(({ one, test }) =>
-    test.ok ? [] : [[`${one.name}: ${test.reason}.`, test.install].filter(Boolean).join(' ')],
+    test.ok ? [] : [[`${one.name}: ${test.reason}.`, sentence(test.install)].filter(Boolean).join(' ')],
   );
   return [...new Set(said)].join(' ');
 }
+
+/** In a table a command stands by itself; among sentences it has to be told from them. */
+const sentence = (install: string | null | undefined): string =>
+  !install ? '' : /^kiln /.test(install) ? `Run \`${install}\`.` : install;
 
 const NO_BASE =
   'Its builds start from a base image, and there is none: make one with `kiln builder-image build`, or name one with --base-image.';

@@ -3,6 +3,7 @@ import { type Failure, failure } from '../domain/failure.ts';
 import type { Release } from '../domain/release.ts';
 import type { RunSettings } from '../domain/settings.ts';
 import { type GateReplica, gate } from '../health/gate.ts';
+import { tellWaiting } from '../health/waiting.ts';
 import { lockUnstopped, retireGating, setInstanceState } from '../store/instance.ts';
 import { recordHealthPassed } from '../store/version.ts';
 import { heldPort } from './held-port.ts';
@@ -28,11 +29,13 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
   if (release.kind === 'oci' && run.runtime === null) return failed(noRuntime(run.images_missing));
   // What an earlier attempt of this operation started proves nothing about this one.
   await retire(run);
+  run.log.note('health: unpacking the release and starting it');
   const replicas = await run.instances.start(run);
   run.log.note(
     `health: GET ${settings.health_check_path} must answer 2xx within ${seconds(settings.startup_timeout_ms)}, then for ${seconds(settings.grace_ms)}`,
   );
   const held = release.kind === 'rootfs' ? await heldPort(run, settings.port, replicas) : null;
+  const tell = tellWaiting(settings.health_check_path, (line) => run.log.note(line));
   let in_grace = false;
   const proved = await gate({
     replicas,
@@ -44,6 +47,7 @@ export async function proveHealthy(run: Run, release: Release): Promise<Result<H
     signal: run.signal,
     held,
     on_progress: (p) => {
+      tell(p);
       if (p.phase !== 'grace' || in_grace) return;
       in_grace = true;
       run.log.note(`health: first 2xx after ${seconds(p.elapsed_ms)}`);

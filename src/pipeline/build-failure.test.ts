@@ -45,12 +45,30 @@ test('a failure carries what a person needs: command, code, log, next step', () 
   assert.match(failure!.next_step, /Production is unchanged/);
 });
 
+test('the plan before the build, and what makes programs findable, are not shown again', () => {
+  const log = ['── plan', 'mode auto: No matching version found for', '── build', '$ npm ci', 'boom'];
+  const setup = 'export PYTHONPATH="$PWD/x" PATH="$PWD/node_modules/.bin:$PATH"; ';
+  const failure = buildFailure(exit('exited', 1), `${setup}npm ci`, limits, log)!;
+  assert.deepEqual(failure.log_tail, ['$ npm ci', 'boom']);
+  assert.equal(failure.message, '`npm ci` ended with exit code 1.');
+  assert.match(failure.next_step, /Read the end of the build log/);
+});
+
 test('what many people meet is named in the next step', () => {
   const next = (...log: string[]) => buildFailure(exit('exited', 1), 'npm ci', limits, log)!.next_step;
   const sync =
     'npm error `npm ci` can only install packages when your package.json and package-lock.json or npm-shrinkwrap.json are in sync.';
   assert.match(next('npm error code EUSAGE', 'npm error', sync), /package-lock\.json does not fit/);
   assert.match(next('npm error code ETARGET'), /not in the registry/);
+  assert.match(next('npm error code E404'), /or it is private/);
+  assert.match(next('error: lockfile had changes, but lockfile is frozen'), /bun\.lock does not fit/);
+  const poetry =
+    'pyproject.toml changed significantly since poetry.lock was last generated. Run `poetry lock`';
+  assert.match(next(poetry), /poetry\.lock does not fit/);
+  assert.match(next("KeyError: 'SECRET_KEY'"), /kiln env set NAME SECRET_KEY=… --build/);
+  const unreachable = '[kiln] network: binaries.example:443 could not be reached: no such name. Try again';
+  assert.match(next(unreachable, 'Error: 502'), /could not reach binaries\.example:443/);
+  assert.match(next(unreachable, 'npm error code ERESOLVE'), /legacy-peer-deps/);
   assert.match(next('npm ERR! code ERESOLVE'), /legacy-peer-deps/);
   const angular =
     'Node.js version v20.1.0 detected. The Angular CLI requires a minimum Node.js version of v22.22.';

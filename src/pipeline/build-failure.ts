@@ -5,6 +5,9 @@ import { buildHint } from './build-hint.ts';
 
 const SHOWN_LINES = 50;
 
+/** Where the log of the build itself begins: before it stands the plan, which says nothing about the failure. */
+const BUILD_BEGINS = '── build';
+
 /** Null when the command succeeded; otherwise why it did not, and what to do. `log`: its last lines, for what they mean. Pure. */
 export function buildFailure(
   exit: MachineExit,
@@ -14,10 +17,11 @@ export function buildFailure(
 ): Failure | null {
   if (exit.reason === 'exited' && exit.exit_code === 0) return null;
   const { code, message, ...told } = explain(exit, command, limits);
-  const hint = code === 'BUILD_FAILED' ? buildHint(log) : null;
+  const own = log.slice(log.lastIndexOf(BUILD_BEGINS) + 1);
+  const hint = code === 'BUILD_FAILED' ? buildHint(own) : null;
   const next_step = hint?.next_step ?? told.next_step;
   // npm prints its whole help after the line that says what is wrong.
-  const last = log.slice(-SHOWN_LINES);
+  const last = own.slice(-SHOWN_LINES);
   const log_tail = hint === null || last.includes(hint.line) ? last : [hint.line, '…', ...last.slice(2)];
   const ours = exit.reason === 'machine_failed';
   return failure({
@@ -72,7 +76,9 @@ function explain(
   command: string,
   limits: Limits & { time_ms: number },
 ): { code: FailureCode; message: string; next_step: string } {
-  const shown = command.length > 120 ? `${command.slice(0, 117)}…` : command;
+  // What makes programs findable is as long as it is uninteresting.
+  const typed = command.replace(/^(?:export [^;]*; )+/, '');
+  const shown = typed.length > 120 ? `${typed.slice(0, 117)}…` : typed;
   switch (exit.reason) {
     case 'timed_out':
       return {

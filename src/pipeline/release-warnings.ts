@@ -6,18 +6,47 @@ import { text } from 'node:stream/consumers';
 import type { Plan } from '../domain/plan.ts';
 import type { Release } from '../domain/release.ts';
 import { WARNING } from '../domain/warning.ts';
+import { misplacedBase } from '../release/base-path.ts';
+import { openStaticSite } from '../release/static-site.ts';
 import type { Run } from './run.ts';
 
 const MAX_PAGES = 5;
+const MAX_PAGE_BYTES = 512 * 1024;
 
 export async function warnOfRelease(
   run: Run,
-  of: Pick<Release, 'kind' | 'manifest'> & { skipped?: string[] },
+  of: Pick<Release, 'kind' | 'object_key' | 'manifest'> & { skipped?: string[] },
   plan: Plan,
 ): Promise<void> {
   for (const link of of.skipped ?? []) run.log.note(`${WARNING}left out of the release: ${link}`);
   if (of.kind !== 'static') return;
-  for (const line of await entryWarnings(run, of.manifest, plan)) run.log.note(`${WARNING}${line}`);
+  for (const line of [
+    ...(await entryWarnings(run, of.manifest, plan)),
+    ...(await baseWarnings(run, of, plan)),
+  ])
+    run.log.note(`${WARNING}${line}`);
+}
+
+/** Files that somebody wrote as they are seldom name a base; a build puts it into every page. */
+async function baseWarnings(
+  run: Run,
+  { object_key, manifest: { entrypoint, index_key } }: Pick<Release, 'object_key' | 'manifest'>,
+  { build, output_path }: Plan,
+): Promise<string[]> {
+  if (entrypoint == null || index_key == null || (build.length === 0 && output_path === '.')) return [];
+  const site = await openStaticSite(run.objects, object_key, index_key);
+  try {
+    const page = site.lookup(entrypoint);
+    if (page === undefined || page.size > MAX_PAGE_BYTES) return [];
+    const html = (await site.readAll(page)).toString('utf8');
+    const found = misplacedBase(html, (path) => site.lookup(path) !== undefined);
+    if (found === null) return [];
+    return [
+      `${entrypoint} asks for ${found.asked}, which is at ${found.asked.slice(found.base.length)}: the site was built to live below ${found.base}, and here it lives at /, so it stays blank. Build it for / (the setting is called base, basePath, baseUrl, homepage, publicPath or base-href).`,
+    ];
+  } finally {
+    await site.close();
+  }
 }
 
 async function entryWarnings(run: Run, manifest: Release['manifest'], plan: Plan): Promise<string[]> {

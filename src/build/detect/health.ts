@@ -23,3 +23,16 @@ export function healthRoute(app: App, files: string[]): { path: string; evidence
     },
   };
 }
+
+/** A route for `/` itself, of an app or of a router that may be mounted there; and what may answer there without one. */
+const ROOT_ROUTE = /\.(?:get|route|api_route|mount|add_api_route)\s*\(\s*['"]\/?['"]|StaticFiles\s*\(/;
+const OWN_DESCRIPTION = /\bopenapi_url\s*=/;
+
+/** FastAPI describes itself at /openapi.json; an API without a route for `/` has nothing else that surely answers 2xx. */
+export function fastapiHealth(app: App, files: string[]): { path: string; evidence: Evidence } | null {
+  const at = app.search(files, /\bFastAPI\s*\(/);
+  if (at === null || app.search(files, ROOT_ROUTE) || app.search(files, OWN_DESCRIPTION)) return null;
+  const path = '/openapi.json';
+  const follows = `healthy when GET ${path}, which FastAPI answers, is 2xx`;
+  return { path, evidence: { ...app.evidence(at.file, 'no route for /', follows), line: at.line } };
+}

@@ -9,7 +9,7 @@ import { java } from './java.ts';
 import { node } from './node.ts';
 import { php } from './php.ts';
 import { portInCommand } from './port.ts';
-import { ANOTHER_START, procfile, webProcess } from './procfile.ts';
+import { ANOTHER_START, procfile, unusedProcesses, webProcess } from './procfile.ts';
 import { python } from './python.ts';
 import { ruby } from './ruby.ts';
 import { rust } from './rust.ts';
@@ -121,5 +121,7 @@ function withProcfile(app: App, rule: string, detection: Detection): Detection {
   if (!web) return detection;
   const start = detection.setup ? `${detection.setup}; ${web.command}` : web.command;
   const evidence = [...detection.evidence, web.evidence];
-  return { ...detection, start, port: portInCommand(web.command), evidence, would_change: [ANOTHER_START] };
+  const warnings = [...detection.warnings, ...unusedProcesses(app)];
+  const port = portInCommand(web.command);
+  return { ...detection, start, port, evidence, warnings, would_change: [ANOTHER_START] };
 }

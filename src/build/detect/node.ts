@@ -20,6 +20,7 @@ import {
   type Start,
   scriptCommand,
   servedFolder,
+  servesItself,
   startScript,
 } from './node/start.ts';
 import { workspacePackages, workspacePatterns } from './node/workspace.ts';
@@ -125,7 +126,7 @@ function detectPackage(pkg: NodePackage): Detection | Stuck | null {
     return siteDetection(pkg, framework, of, lost);
   }
   const served = servedFolder(pkg);
-  if (!served) return null;
+  if (!served) return itself(pkg);
   const follows = `the folder ${served.folder} is a site`;
   of.evidence.push(
     pkg.app.evidence(
@@ -142,6 +143,20 @@ function detectPackage(pkg: NodePackage): Detection | Stuck | null {
     of,
     [],
   );
+}
+
+/** `serve .`: a site beside its package.json, which is never served. */
+function itself(pkg: NodePackage): Stuck | null {
+  const script = servesItself(pkg);
+  if (script === null) return null;
+  const to = pkg.scripts.has('build') ? 'Let the build write' : 'Move';
+  return {
+    stuck: `The script "${script}" serves the whole folder, package.json and packages with it, and those are never published as files.`,
+    next_step: `${to} what is public into a folder such as public, and serve that one (\`serve public\`).`,
+    evidence: [
+      pkg.app.evidence('package.json', 'a file server for the whole folder', 'no plan', `"${script}":`),
+    ],
+  };
 }
 
 /** The app's own server, if it has one: in front of a framework's only when it is more than that framework's command. */
@@ -346,12 +361,16 @@ function stuck(pkg: NodePackage): Stuck {
       evidence: [pkg.app.evidence('package.json', `main: ${main}`, 'no plan', '"main"')],
     };
   }
-  const site = siteFolder(pkg.app);
+  const site = siteFolder(pkg.app) ?? (pkg.app.exists('docs/index.html') ? 'docs' : null);
+  const start = pkg.scripts.get('start');
   return {
-    stuck: 'package.json is there, but nothing says how to start a server or which folder a build writes.',
+    stuck:
+      start === undefined
+        ? 'package.json is there, but nothing says how to start a server or which folder a build writes.'
+        : `The "start" script of package.json is for development (${start.slice(0, 60)}), and nothing says how to start a server or which folder a build writes.`,
     next_step:
       site === null || site === '.'
-        ? 'Add a "start" script, or give run_command for a server, or build_command and output_path for a site.'
+        ? `${start === undefined ? 'Add a "start" script, or give' : 'Give'} run_command for a server, or build_command and output_path for a site.`
         : `Give output_path = "${site}" to serve the files in ${site} as they are, build_command too if they have to be built, or run_command (or a "start" script) for a server.`,
     evidence: [pkg.app.evidence('package.json', 'no start script, no known framework', 'no plan')],
   };

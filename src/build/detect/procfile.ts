@@ -25,6 +25,24 @@ export function webProcess(app: App): { command: string; evidence: Evidence } | 
   };
 }
 
+/** Other lines are for hosts that run several processes of an app; here each would be missed in silence. */
+export function unusedProcesses(app: App): string[] {
+  const release = app.search(['Procfile'], /^release\s*:\s*(\S.{0,999})$/);
+  const other = app.search(['Procfile'], /^(?!web\s*:|release\s*:|#)([A-Za-z][\w-]{0,60})\s*:\s*\S/);
+  return [
+    ...(release
+      ? [
+          `The Procfile's release line is not run (${release.match[1]!.trim().slice(0, 120)}): put that command in front of the web line's, or run it yourself.`,
+        ]
+      : []),
+    ...(other
+      ? [
+          `Of the Procfile only the web line is started; ${other.match[1]} is not. Publish it as an app of its own if it answers health checks, or start it from the web line's command.`,
+        ]
+      : []),
+  ];
+}
+
 /** When no other detector knows the app: the line as it is, with nothing to install. */
 export const procfile: Detector = {
   name: 'procfile',
@@ -46,6 +64,7 @@ export const procfile: Detector = {
       port: portInCommand(web.command),
       evidence: [web.evidence],
       would_change: [ANOTHER_START],
+      warnings: unusedProcesses(app),
     });
   },
 };

@@ -4,7 +4,7 @@ import { stringAt, tableAt } from '../manifest.ts';
 import { quote } from '../quote.ts';
 import type { App } from './app.ts';
 import { type Detector, detection, type Stuck } from './detector.ts';
-import { healthRoute } from './health.ts';
+import { fastapiHealth, healthRoute } from './health.ts';
 import { fixedPort, fixedPortNotes, PYTHON_PORTS } from './port.ts';
 import { PACKAGES, type PythonPackages, pythonPackages, pythonVersion } from './python/packages.ts';
 import { MANIFESTS as ALL_MANIFESTS } from './static.ts';
@@ -46,7 +46,9 @@ export const python: Detector = {
     if (!found) return packages || app.first(...MANIFESTS) ? stuck(app) : null;
     if ('stuck' in found) return found;
     const served = ['fastapi', 'starlette', 'flask', 'bottle', 'quart', 'litestar', 'sanic'];
-    const health = served.includes(found.framework ?? '') ? healthRoute(app, files) : null;
+    const health =
+      (served.includes(found.framework ?? '') ? healthRoute(app, files) : null) ??
+      (found.framework === 'fastapi' ? fastapiHealth(app, files) : null);
     return detection({
       ecosystem: 'python',
       framework: found.framework,
@@ -341,7 +343,7 @@ function plain(app: App, files: string[]): Found {
     ['main.py', 'app.py', 'server.py', 'run.py', 'src/main.py', '__main__.py'].find((file) =>
       files.includes(file),
     );
-  if (!entry) return null;
+  if (!entry) return packageMain(app, files);
   const fixed = fixedPortNotes(app, fixedPort(app, [entry], PYTHON_PORTS));
   return {
     framework: null,
@@ -357,6 +359,19 @@ function plain(app: App, files: string[]): Found {
     start: `python3 ${quote(entry)}`,
     port: fixed.port,
     warnings: fixed.warnings,
+  };
+}
+
+/** `python -m shopd`: the only package that is a program. */
+function packageMain(app: App, files: string[]): Server | null {
+  const mains = files.filter((file) => /^(?:src\/)?\w+\/__main__\.py$/.test(file));
+  const name = mains.length === 1 ? moduleOf(mains[0]!).replace(/\.__main__$/, '') : '';
+  if (!isModule(name)) return null;
+  const follows = 'this package is run; it has to listen on PORT';
+  return {
+    framework: null,
+    evidence: [app.evidence(mains[0]!, mains[0]!, follows)],
+    start: `python3 -m ${name}`,
   };
 }
 

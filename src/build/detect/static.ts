@@ -4,6 +4,7 @@
  */
 import type { App } from './app.ts';
 import { type Detection, type Detector, detection } from './detector.ts';
+import { wantsStartPage } from './host-rules.ts';
 
 /** Files of any ecosystem that mean: this is source. */
 export const MANIFESTS =
@@ -35,6 +36,27 @@ export const siteFolder = (app: App): string | null =>
   ['.', ...FOLDERS].find((dir) => app.exists(`${dir}/index.html`)) ??
   ['.', ...FOLDERS].find((dir) => app.exists(`${dir}/index.htm`)) ??
   null;
+
+/** Pages where nothing looks for them: a site one folder down, as archives unpack, or one without a start page. */
+export function pagesNear(app: App): { found: string; next_step: string } | null {
+  const folders = app
+    .list('.')
+    .filter(({ name, type }) => type === 'dir' && !name.startsWith('.') && name !== 'node_modules')
+    .map(({ name }) => name);
+  const folder = folders.find((name) => app.exists(`${name}/index.html`));
+  if (folder !== undefined)
+    return {
+      found: `${folder}/index.html looks like a site`,
+      next_step: `Give output_path = "${folder}" to serve that folder as it is, or publish that folder itself.`,
+    };
+  const pages = app.list('.').filter(({ name, type }) => type === 'file' && /\.html?$/i.test(name));
+  if (pages.length === 0 || sourceIn(app)) return null;
+  const names = pages.slice(0, 3).map(({ name }) => name);
+  return {
+    found: `there are pages (${names.join(', ')}), and none is called index.html`,
+    next_step: 'Rename the start page to index.html, so that the address of the site itself shows it.',
+  };
+}
 
 /** What is worth saying about a folder whose own address has no page. */
 function homeNotes(app: App, dir: string): string[] {
@@ -102,7 +124,7 @@ export const staticSite: Detector = {
           folder === '.' ? 'the files are a site as they are' : `the folder ${folder} is a site as it is`,
         ),
       ],
-      false,
+      wantsStartPage(app, folder),
     );
   },
 };

@@ -2,7 +2,7 @@
 import type { PlanOverrides } from '../../domain/plan.ts';
 import type { Cli } from '../cli.ts';
 import type { Client } from '../client.ts';
-import type { ExitCode } from '../exit.ts';
+import { CliError, EXIT, type ExitCode } from '../exit.ts';
 import { followPublished } from '../follow.ts';
 import { Progress } from '../progress.ts';
 import { bringFolder } from './bring-folder.ts';
@@ -31,6 +31,7 @@ export async function publishFolder(
   request: PublishRequest,
 ): Promise<ExitCode> {
   const progress = new Progress(cli.out);
+  let if_interrupted: string | null = 'Nothing was published.';
   try {
     const of = { cli, client, folder, request, progress, name: request.name };
     const { sandbox, deployment, ...local } = await bringFolder(of);
@@ -40,13 +41,20 @@ export async function publishFolder(
         body: { replicas: request.replicas },
       });
     progress.begin('snapshot');
+    if_interrupted = `It may have been accepted already: \`kiln versions ${deployment.slug}\` shows it.`;
     const { data } = await client.post('/deployments/{id}/publish', {
       params: { id: deployment.id },
       body: bodyOf(request, sandbox.id),
       timeout_ms: PUBLISH_TIMEOUT_MS,
     });
     const secrets_left_out = [...new Set([...local.secrets_left_out, ...data.secrets_left_out])].sort();
+    if_interrupted = null; // who follows says it better
     return await followPublished(cli, client, progress, { ...data, secrets_left_out });
+  } catch (error) {
+    progress.stop();
+    if (if_interrupted !== null && error instanceof CliError && error.exit_code === EXIT.interrupted)
+      cli.out.note(`Interrupted. ${if_interrupted}`);
+    throw error;
   } finally {
     progress.stop();
   }

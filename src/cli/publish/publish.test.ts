@@ -248,6 +248,22 @@ test('Ctrl-C stops the watching, not the publish', async () => {
   assert.ok(!api.calls().some((call) => call.endsWith('/cancel')));
 });
 
+test('Ctrl-C before the answer: what came of it is said', async () => {
+  const at = async (place: RegExp) => {
+    const interrupt = new AbortController();
+    api.intercept = ({ path }) => {
+      if (!place.test(path)) return false;
+      interrupt.abort();
+      return true;
+    };
+    const { code, stderr } = await publish([], { interrupted: interrupt.signal });
+    assert.equal(code, 130);
+    return stderr;
+  };
+  assert.match(await at(/./), /Interrupted\. Nothing was published\./);
+  assert.match(await at(/\/publish$/), /accepted already: `kiln versions shop` shows it/);
+});
+
 test('an engine that goes away meanwhile is waited for', async () => {
   let drops = 7;
   api.intercept = ({ path: at }, response) => {

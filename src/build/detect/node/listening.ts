@@ -32,5 +32,7 @@ export function listenEverywhere(
 export function loopbackWarnings(app: App, entry: string | null): string[] {
   const hit = entry === null ? null : app.search([entry], LOOPBACK);
   if (!hit) return [];
-  return [`${hit.file}:${hit.line} listens on ${hit.match[1] ?? hit.match[2]} only; listen on 0.0.0.0.`];
+  return [
+    `${hit.file}:${hit.line} listens on ${hit.match[1] ?? hit.match[2]} only, where nothing reaches it in a container or a virtual machine; listen on 0.0.0.0.`,
+  ];
 }

@@ -27,7 +27,9 @@ const DEVELOPMENT =
   /^(?:cross-env\s+)?(?:\w+=\S+\s+)*(?:npx\s+)?(?:vite(?!-node)|react-scripts|react-app-rewired|craco|vue-cli-service|ng|astro|gatsby|eleventy|@11ty\/eleventy|docusaurus|vuepress|vitepress|parcel|webpack|webpack-dev-server|snowpack|live-server|browser-sync|hexo|gridsome|expo|ember|stencil|quasar|storybook|start-storybook|next\s+dev|nuxt\s+dev|nuxi\s+dev|remix\s+dev|remix\s+vite:dev|react-router\s+dev|svelte-kit|wrangler|vercel|netlify|firebase|turbo|nx|lerna|concurrently|echo)(?:\s|$)/;
 /** `serve -s dist`: the author wants this folder served. */
 const FILE_SERVER =
-  /^(?:npx\s+)?(?:serve|http-server|sirv|sirv-cli)(?:\s+(?:-\w+|--[\w-]+))*\s+(?:\.\/)?([\w./-]+)/;
+  /^(?:npx\s+(?:-y\s+|--yes\s+)?)?(?:serve|http-server|sirv|sirv-cli|live-server)(?:@\S+)?((?:\s+[^\s;&|]+)*)\s*$/;
+/** Options of these programs whose value is a word of its own. */
+const WITH_VALUE = /^(?:-[lpacHPt]|--(?:listen|port|host|address|config|proxy|open|mount|watch|ignore))$/;
 
 const has = (app: App, path: string | null): path is string => path !== null && app.exists(path);
 
@@ -35,7 +37,7 @@ const has = (app: App, path: string | null): path is string => path !== null && 
 export function startScript(pkg: NodePackage): { name: string; text: string } | null {
   for (const name of ['start:prod', 'start:production', 'start', 'serve:prod', 'server', 'serve']) {
     const text = pkg.scripts.get(name)?.trim();
-    if (!text || DEVELOPMENT.test(text) || FILE_SERVER.test(text)) continue;
+    if (!text || DEVELOPMENT.test(text) || servedBy(text) !== null) continue;
     // "start" is the convention; the others count only when it is a development server or not there.
     const start = pkg.scripts.get('start')?.trim() ?? '';
     if (
@@ -53,10 +55,30 @@ export function startScript(pkg: NodePackage): { name: string; text: string } | 
 export function servedFolder(pkg: NodePackage): { folder: string; spa: boolean; script: string } | null {
   for (const script of ['start', 'serve', 'preview']) {
     const text = pkg.scripts.get(script)?.trim() ?? '';
-    const folder = cleanPath(FILE_SERVER.exec(text)?.[1] ?? '/');
+    const folder = servedBy(text);
     if (folder && folder !== '.') return { folder, spa: /\s(-s|--single)\b/.test(text), script };
   }
   return null;
+}
+
+/** The script with which the author serves the package's own folder, start page and all. */
+export function servesItself(pkg: NodePackage): string | null {
+  if (!pkg.app.exists('index.html')) return null;
+  const scripts = ['start', 'serve', 'preview', 'dev'];
+  return scripts.find((name) => servedBy(pkg.scripts.get(name)?.trim() ?? '') === '.') ?? null;
+}
+
+/** The folder that a command line serves; null when it is no file server. */
+function servedBy(text: string): string | null {
+  const words = FILE_SERVER.exec(text)?.[1];
+  if (words === undefined) return null;
+  let option = '';
+  for (const word of words.split(/\s+/).filter(Boolean)) {
+    const is_value = WITH_VALUE.test(option);
+    option = word.startsWith('-') ? word : '';
+    if (option === '' && !is_value) return cleanPath(word);
+  }
+  return '.';
 }
 
 /** A script as one command line that needs no package manager at run time, as far as that can be had. */
