@@ -64,7 +64,7 @@ export interface ApiLimits {
   sandboxes: number;
   sandbox_snapshots: number;
   deployments: number;
-  queued_publishes: number;
+  queued_operations: number;
   idempotency_retention_ms: number;
 }
 
@@ -74,7 +74,7 @@ const GIB = 1024 * MIB;
 const SECOND = 1000;
 /** More MiB than any machine has: catches a number given in bytes. */
 const MANY = 1024 * 1024;
-const QUEUED_PUBLISHES = 200;
+const QUEUED_OPERATIONS = 200;
 
 const DRIVER_NAMES = ['firecracker', 'qemu', 'docker', 'bubblewrap', 'process'] as const;
 const RUNTIME_NAMES = ['docker', 'qemu'] as const;
@@ -188,7 +188,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
     },
     bounds: {
       concurrency: said.number('concurrency', 2, 1, 64),
-      queued_publishes: QUEUED_PUBLISHES,
+      queued_operations: QUEUED_OPERATIONS,
       replicas: MAX_REPLICAS,
       warm_versions: 2,
       instance_processes: 512,
@@ -209,7 +209,7 @@ export function readConfig(env: Env, flags: Flags = {}): Config {
       sandboxes: 10_000,
       sandbox_snapshots: 10_000,
       deployments: 10_000,
-      queued_publishes: QUEUED_PUBLISHES,
+      queued_operations: QUEUED_OPERATIONS,
       idempotency_retention_ms: 24 * 3600 * SECOND,
     },
     push_registries: said.list('push-registries', NETWORK_NAME),

@@ -21,8 +21,9 @@ import { makeVerifier } from './release/verify.ts';
 import type { Closers, Hooks, Server } from './server.ts';
 import type { Database } from './store/db.ts';
 import { fileObjectStore } from './store/objects/files.ts';
-import { acknowledgeRoutes, readRoutes } from './store/route.ts';
+import { acknowledgeRoutes, routeReader } from './store/route.ts';
 import { ensureTenant, type NewId } from './store/tenant.ts';
+import { transact } from './store/transact.ts';
 
 export interface Opened {
   config: Config;
@@ -155,7 +156,7 @@ async function openEdge(config: Config, ctx: EngineContext, closers: Closers): P
     objects: ctx.objects,
     log: ctx.say,
     feed: {
-      read: () => readRoutes(ctx.db),
+      read: routeReader(ctx.db),
       subscribe: (on_change) => ctx.database.listen('kiln_routes', on_change),
       acknowledge: (generation) => acknowledgeRoutes(ctx.db, ctx.id, generation),
     },
@@ -177,9 +178,9 @@ function edgePort(edge: () => Edge | null): EdgePort {
 
 /** The tenant of a single-machine install and its key, made on first start and kept with mode 0600. */
 async function firstKey(database: Database, folders: Folders, newId: NewId): Promise<string> {
-  const tenant = await database.db
-    .transaction()
-    .execute((trx) => ensureTenant(trx, newId, { name: 'Local', slug: 'local' }));
+  const tenant = await transact(database.db, (trx) =>
+    ensureTenant(trx, newId, { name: 'Local', slug: 'local' }),
+  );
   return ensureKey(database.db, newId, tenant.id, (make) => keptSecret(folders.data, 'api.key', make));
 }
 

@@ -75,6 +75,11 @@ test('imports point one way', () => {
   assert.deepEqual(wrong, []);
 });
 
+test('transactions are begun by `transact`, which tries again what the database ended', () => {
+  const beginners = product.filter((file) => /\.transaction\(\)/.test(read(file)));
+  assert.deepEqual(beginners, ['src/store/transact.ts']);
+});
+
 test('files have at most 400 lines, functions at most 70', () => {
   const long: string[] = [];
   for (const file of sources) {

@@ -133,6 +133,13 @@ describe('keys', () => {
     const keep = async (make: () => string) => (kept ??= make());
     const first = await ensureKey(api.database.db, newId, api.tenant_id, keep);
     assert.equal(await ensureKey(api.database.db, newId, api.tenant_id, keep), first);
+    for (const damaged of ['m', 'msk_live_', first.slice(0, 20), `${first}\0\0`])
+      await assert.rejects(
+        ensureKey(api.database.db, newId, api.tenant_id, async () => damaged),
+        {
+          code: 'CONFLICT',
+        },
+      );
     const rows = await api.database.db
       .selectFrom('api_keys')
       .select('id')

@@ -31,7 +31,7 @@ const OWNER_RPM = 1_000_000;
 
 /**
  * The key of an install: `keep` gives the one kept in the data folder, or keeps the one it is handed. Its row is
- * written if the database does not know it (a new database, or the folder's very first start).
+ * written if the database does not know it (a new database, or the folder's very first start). Errors: CONFLICT.
  */
 export async function ensureKey(
   db: Db,
@@ -40,6 +40,12 @@ export async function ensureKey(
   keep: (make: () => string) => Promise<string>,
 ): Promise<string> {
   const key = await keep(() => makeKey().key);
+  // What is left of a damaged file would be a key to everything that anybody can guess.
+  if (!/^msk_[\w-]{20,}$/.test(key))
+    throw new KilnError(
+      'CONFLICT',
+      'The file api.key in the data folder does not hold a key (msk_ and at least 20 characters). Restore it, or remove it: then the next start makes a new one.',
+    );
   if (!(await apiKeyByHash(db, hashKey(key))))
     await insertApiKey(db, {
       id: newId('key'),

@@ -28,7 +28,7 @@ export interface ApiDeps {
     sandboxes: number;
     sandbox_snapshots: number;
     deployments: number;
-    queued_publishes: number;
+    queued_operations: number;
   };
   log: (level: 'info' | 'warn' | 'error', message: string, data?: Record<string, unknown>) => void;
   idempotency_retention_ms: number;

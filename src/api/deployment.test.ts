@@ -93,6 +93,25 @@ describe('deployments', () => {
     assert.ok(outside.body.errors.output_path);
   });
 
+  test('changes that come at once all stay', async () => {
+    const made = await api.ask('POST', '/deployments', { body: { name: 'at once' } });
+    const { id } = made.body.data;
+    const wanted = {
+      install_command: 'a',
+      build_command: 'b',
+      run_command: 'c',
+      port: 4000,
+      health_check_path: '/h',
+    };
+    const changes = Object.entries(wanted).map(([field, value]) =>
+      api.ask('PATCH', `/deployments/${id}`, { body: { [field]: value } }),
+    );
+    const resized = api.ask('POST', `/deployments/${id}/resize`, { body: { size: 'xs' } });
+    for (const { status } of await Promise.all([...changes, resized])) assert.equal(status, 200);
+    const { settings } = (await api.ask('GET', `/deployments/${id}`)).body.data;
+    assert.partialDeepStrictEqual(settings, { ...wanted, memory_bytes: 2048 * 1024 * 1024 });
+  });
+
   test('lists filter and page; delete, scale, resize, metrics', async () => {
     const ids: string[] = [];
     for (let i = 0; i < 5; i++) ids.push((await make({ external_project_id: 'p' })).id);
@@ -169,7 +188,7 @@ describe('deployments', () => {
   });
 
   test('a queue of publishes is bounded', async () => {
-    api.deps.limits.queued_publishes = 2;
+    api.deps.limits.queued_operations = 2;
     const { id } = await make();
     const publish = () =>
       api.ask('POST', `/deployments/${id}/publish`, { body: { source_sandbox_id: sandbox.id } });

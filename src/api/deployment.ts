@@ -12,6 +12,7 @@ import {
   deploymentFacts,
   insertDeployment,
   listDeployments,
+  lockLivingDeployment,
   slugTaken,
   updateDeployment,
 } from '../store/deployment.ts';
@@ -20,6 +21,7 @@ import { appendEvent } from '../store/event.ts';
 import { recordSubject } from '../store/idempotency.ts';
 import { runtimeSeconds, unstoppedInstances } from '../store/instance.ts';
 import { freeSlug, lockNames } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/deployment.ts';
 import { SIZE_NAMES, SIZES, type SizeName } from './contract/size.ts';
@@ -39,15 +41,18 @@ export async function presentDeployments(
     call.deps.database.db,
     rows.map((row) => row.id),
   );
-  return Promise.all(rows.map(async (d) => view(d, facts.get(d.id), await call.deps.engine.publicUrl(d))));
+  return rows.map((row) => {
+    const of = facts.get(row.id)!;
+    return view(row, of, call.deps.engine.publicUrl(row.slug, of.host_label));
+  });
 }
 
 export async function presentDeployment(call: AnyCall, row: Deployment): Promise<contract.DeploymentView> {
   return (await presentDeployments(call, [row]))[0]!;
 }
 
-function view(d: Deployment, facts: DeploymentFacts | undefined, url: string): contract.DeploymentView {
-  const failure = d.active_version_id === null ? (facts?.newest_failure ?? null) : null;
+function view(d: Deployment, facts: DeploymentFacts, url: string): contract.DeploymentView {
+  const failure = d.active_version_id === null ? facts.newest_failure : null;
   return {
     id: d.id,
     tenant_id: d.tenant_id,
@@ -65,13 +70,13 @@ function view(d: Deployment, facts: DeploymentFacts | undefined, url: string): c
     build_command: d.settings.build_command,
     run_command: d.settings.run_command,
     runtime_image: null,
-    current_build_id: facts?.current_build_id ?? null,
+    current_build_id: facts.current_build_id,
     active_version_id: d.active_version_id,
-    active_release_id: facts?.active_release_id ?? null,
-    running_artifact_sha256: facts?.running_artifact_sha256 ?? null,
+    active_release_id: facts.active_release_id,
+    running_artifact_sha256: facts.running_artifact_sha256,
     source_type: d.source_type,
     auto_deploy: d.auto_deploy,
-    custom_domain_id: facts?.custom_domain_id ?? null,
+    custom_domain_id: facts.custom_domain_id,
     linked_database_id: null,
     deployment_product: 'miosa_deploy',
     docker_deploy_host_id: null,
@@ -200,7 +205,7 @@ async function create(call: AnyCall, body: contract.CreateDeployment, project_id
     return data(await presentDeployment(call, await findDeployment(call, made)), 201);
   refuseProducts(body);
   const env = checkEnv(body.env ?? {}, 'env');
-  const deployment = await call.deps.database.db.transaction().execute(async (trx) => {
+  const deployment = await transact(call.deps.database.db, async (trx) => {
     const { workspace, project } = await ownerFor(trx, call, {
       ...body,
       project_id: project_id ?? body.project_id,
@@ -241,8 +246,10 @@ export function refuseProducts(body: {
 }
 
 async function change(call: AnyCall, id: string, body: contract.ChangeDeployment): Promise<Reply> {
-  const before = await findDeployment(call, id);
-  const row = await call.deps.database.db.transaction().execute(async (trx) => {
+  await findDeployment(call, id);
+  const row = await transact(call.deps.database.db, async (trx) => {
+    // As it is now: two changes at once both stay.
+    const before = await lockLivingDeployment(trx, id);
     const wanted = await changes(trx, before, body);
     if (Object.keys(wanted).length === 0) return before;
     const changed = await updateDeployment(trx, id, wanted);
@@ -295,11 +302,12 @@ async function scale(call: AnyCall, id: string, instances: number | null | undef
 async function resize(call: AnyCall, id: string, size: string): Promise<Reply> {
   if (!(SIZE_NAMES as readonly string[]).includes(size))
     throw invalidFields({ size: [`must be one of ${SIZE_NAMES.join(', ')}`] });
-  const { settings } = await findDeployment(call, id);
+  await findDeployment(call, id);
   const memory_bytes = SIZES[size as SizeName].memory_mb * MIB;
-  const row = await call.deps.database.db
-    .transaction()
-    .execute((trx) => updateDeployment(trx, id, { size, settings: { ...settings, memory_bytes } }));
+  const row = await transact(call.deps.database.db, async (trx) => {
+    const { settings } = await lockLivingDeployment(trx, id);
+    return updateDeployment(trx, id, { size, settings: { ...settings, memory_bytes } });
+  });
   return data(await presentDeployment(call, row));
 }
 

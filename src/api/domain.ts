@@ -4,6 +4,7 @@ import type { Deployment } from '../domain/deployment.ts';
 import { type Domain, hostName, isWww, type RedirectPolicy, verificationRecords } from '../domain/domain.ts';
 import { KilnError } from '../domain/errors.ts';
 import type { Trx } from '../store/db.ts';
+import { lockLivingDeployment } from '../store/deployment.ts';
 import {
   countDomains,
   domainByName,
@@ -14,6 +15,7 @@ import {
   updateDomain,
 } from '../store/domain.ts';
 import { appendEvent } from '../store/event.ts';
+import { transact } from '../store/transact.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/domain.ts';
 import { invalidFields } from './errors.ts';
@@ -93,7 +95,9 @@ export async function attach(call: AnyCall, deployment: Deployment | null, body:
   const domain = nameOf(call, body.domain);
   const redirect_policy = checkPolicy(domain, body.redirect_policy ?? 'none');
   const taken = new KilnError('CONFLICT', `${domain} is attached already; remove it there first.`);
-  return deps.database.db.transaction().execute(async (trx) => {
+  return transact(deps.database.db, async (trx) => {
+    // Its domains go with a deployment: none must come after.
+    if (deployment) await lockLivingDeployment(trx, deployment.id);
     const before = await domainByName(trx, caller.tenant_id, domain);
     if (before && before.deployment_id === (deployment?.id ?? null)) return before;
     if (before || (await isProved(trx, domain))) throw taken;
@@ -151,7 +155,7 @@ async function verify(call: AnyCall, row: Domain): Promise<Reply> {
   if (row.verified_at !== null) return data(view(call, row));
   const { is_proved, why } = await lookUp(call, row);
   const now = call.deps.now();
-  const checked = await call.deps.database.db.transaction().execute(async (trx) => {
+  const checked = await transact(call.deps.database.db, async (trx) => {
     if (!is_proved)
       return updateDomain(trx, row, { state: 'failed', failure_message: why, last_checked_at: now });
     if (await isProved(trx, row.domain))
@@ -168,15 +172,14 @@ async function verify(call: AnyCall, row: Domain): Promise<Reply> {
 
 async function remove(call: AnyCall, row: Domain): Promise<Reply> {
   const removed_at = call.deps.now();
-  await call.deps.database.db
-    .transaction()
-    .execute((trx) => updateDomain(trx, row, { state: 'removed', removed_at }));
+  await transact(call.deps.database.db, (trx) => updateDomain(trx, row, { state: 'removed', removed_at }));
   return reply({ id: row.id, deleted: true });
 }
 
 async function assign(call: AnyCall, row: Domain, deployment: Deployment): Promise<Reply> {
   const { id, workspace_id, project_id } = deployment;
-  const updated = await call.deps.database.db.transaction().execute(async (trx) => {
+  const updated = await transact(call.deps.database.db, async (trx) => {
+    await lockLivingDeployment(trx, id);
     const assigned = await updateDomain(trx, row, {
       deployment_id: id,
       workspace_id,
@@ -191,9 +194,7 @@ async function assign(call: AnyCall, row: Domain, deployment: Deployment): Promi
 
 async function changePolicy(call: AnyCall, row: Domain, policy: RedirectPolicy): Promise<Reply> {
   const redirect_policy = checkPolicy(row.domain, policy);
-  const changed = await call.deps.database.db
-    .transaction()
-    .execute((trx) => updateDomain(trx, row, { redirect_policy }));
+  const changed = await transact(call.deps.database.db, (trx) => updateDomain(trx, row, { redirect_policy }));
   return data(view(call, changed));
 }
 

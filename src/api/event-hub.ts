@@ -29,9 +29,11 @@ export function makeEventHub(database: Database): EventHub {
       const { promise, resolve } = Promise.withResolvers<void>();
       const timer = setTimeout(resolve, timeout_ms);
       set.add(resolve);
-      signal.addEventListener('abort', () => resolve(), { once: true });
+      const onAbort = () => resolve();
+      signal.addEventListener('abort', onAbort, { once: true });
       if (signal.aborted) resolve();
       await promise;
+      signal.removeEventListener('abort', onAbort);
       clearTimeout(timer);
       set.delete(resolve);
       if (set.size === 0) waiting.delete(tenant_id);

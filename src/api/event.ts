@@ -1,7 +1,7 @@
 /** The tenant's events as a stream that resumes without a gap. */
 import type { Event } from '../domain/event.ts';
 import { eventPattern } from '../domain/webhook.ts';
-import { eventSeq, eventsAfter, lastEventSeq } from '../store/event.ts';
+import { eventSeq, lastEventSeq, nextEvents } from '../store/event.ts';
 import { type AnyCall, handle, type Mounted } from './call.ts';
 import { streamEvents } from './contract/event.ts';
 import { streamSandboxEvents } from './contract/sandbox-stream.ts';
@@ -48,19 +48,19 @@ async function follow(
   const { types, ...filter } = wanted;
   let after_seq = after;
   while (!signal.aborted) {
-    const events = await eventsAfter(call.deps.database.db, {
+    const batch = await nextEvents(call.deps.database.db, {
       tenant_id,
       after_seq,
       ...filter,
       ...(project_id === null ? {} : { project_id }),
       limit: BATCH,
     });
-    for (const event of events) {
-      after_seq = event.seq;
+    for (const event of batch.events) {
       if (types && !types.test(event.type)) continue;
       await send({ id: event.id, event: event.type, data: envelope(event) });
     }
-    if (events.length < BATCH) await call.events.next(tenant_id, SCAN_MS, signal);
+    after_seq = batch.after_seq;
+    if (batch.is_last) await call.events.next(tenant_id, SCAN_MS, signal);
   }
 }
 

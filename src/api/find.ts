@@ -12,6 +12,7 @@ import { decodeCursor, type PageRequest } from '../store/page.ts';
 import { getRelease } from '../store/release.ts';
 import { getSandbox, setSandboxState } from '../store/sandbox.ts';
 import { getSnapshot } from '../store/snapshot.ts';
+import { transact } from '../store/transact.ts';
 import { getVersion } from '../store/version.ts';
 import type { AnyCall } from './call.ts';
 
@@ -66,7 +67,7 @@ export async function usable(call: AnyCall, id: string): Promise<Sandbox> {
   const sandbox = await findSandbox(call, id);
   if (sandbox.state === 'running') return sandbox;
   if (sandbox.state === 'paused' && sandbox.persistent)
-    return call.deps.database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'running'));
+    return transact(call.deps.database.db, (trx) => setSandboxState(trx, sandbox, 'running'));
   throw new KilnError(
     'SANDBOX_NOT_RUNNING',
     `The sandbox ${sandbox.id} is ${sandbox.state}${sandbox.state === 'paused' ? '; resume it first' : '; make a new one'}.`,

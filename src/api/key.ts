@@ -5,6 +5,7 @@ import type { ApiKey, Scope } from '../domain/tenant.ts';
 import { countApiKeys, getApiKey, insertApiKey, listApiKeys, revokeApiKey } from '../store/api-key.ts';
 import { recordSubject } from '../store/idempotency.ts';
 import { projectOf } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { makeKey } from './auth.ts';
 import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/key.ts';
@@ -75,7 +76,7 @@ export const keyHandlers: Mounted[] = [
     if ((await countApiKeys(deps.database.db, caller.tenant_id, deps.now())) >= MAX_KEYS)
       throw new KilnError('TOO_MANY', `There are ${MAX_KEYS} working keys; revoke some first.`);
     const fresh = makeKey();
-    const row = await deps.database.db.transaction().execute(async (trx) => {
+    const row = await transact(deps.database.db, async (trx) => {
       // An attempt whose answer was lost has made a key nobody has seen: it must not live on.
       const lost = idempotency?.previous?.key_id;
       if (typeof lost === 'string') await revokeApiKey(trx, caller.tenant_id, lost);

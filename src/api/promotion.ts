@@ -2,10 +2,10 @@
 import type { Deployment } from '../domain/deployment.ts';
 import { KilnError } from '../domain/errors.ts';
 import { isFinished } from '../domain/operation.ts';
-import { isPromotable, type Version } from '../domain/version.ts';
+import type { Version } from '../domain/version.ts';
+import { refuseUnpromotable } from '../engine/promote.ts';
 import { deploymentById } from '../store/deployment.ts';
 import { getOperation } from '../store/operation.ts';
-import { releasesById } from '../store/release.ts';
 import { previousVersion, versionByRelease } from '../store/version.ts';
 import { askForApproval } from './approval.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply } from './call.ts';
@@ -36,8 +36,11 @@ export async function switchTo(
       });
     return answer(call, deployment, known.version, operation.id, !isFinished(operation.state), []);
   }
-  await refuseUnready(call, version);
-  if (!call.caller.may('deployments:promote')) await askForApproval(call, version, kind);
+  if (!call.caller.may('deployments:promote')) {
+    // Nobody is asked to approve what the engine would refuse.
+    await refuseUnpromotable(database.db, version);
+    await askForApproval(call, version, kind);
+  }
   const done = await engine.promote(version, {
     kind,
     idempotency: call.idempotency?.scope ?? null,
@@ -56,22 +59,6 @@ async function answer(
 ): Promise<Reply> {
   const shown = await presentDeployment(call, deployment);
   return data({ ...shown, operation_id, version_id: version.id, pending, changes }, pending ? 202 : 200);
-}
-
-/** Errors: VERSION_NOT_READY, ARTIFACT_GONE. The engine checks again, and that the artifact is whole. */
-async function refuseUnready(call: AnyCall, version: Version): Promise<void> {
-  if (!isPromotable(version.state) || version.release_id === null)
-    throw new KilnError(
-      'VERSION_NOT_READY',
-      `Version ${version.version_number} (${version.id}) is ${version.state}; only a ready or archived one can become active.`,
-      { details: { state: version.state } },
-    );
-  const release = (await releasesById(call.deps.database.db, [version.release_id])).get(version.release_id);
-  if (!release || release.collected_at !== null)
-    throw new KilnError(
-      'ARTIFACT_GONE',
-      `The artifact of version ${version.version_number} (${version.id}) was collected by retention; publish again.`,
-    );
 }
 
 async function ofRelease(call: AnyCall, deployment_id: string, release_id: string): Promise<Version> {

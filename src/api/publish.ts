@@ -5,10 +5,12 @@ import { isFinished } from '../domain/operation.ts';
 import type { PlanOverrides } from '../domain/plan.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Accepted } from '../engine/engine.ts';
+import { refuseTooMany } from '../engine/queue.ts';
 import { deploymentById, deploymentNamed } from '../store/deployment.ts';
-import { getOperation, unfinishedOf } from '../store/operation.ts';
+import { getOperation } from '../store/operation.ts';
 import { releasesById } from '../store/release.ts';
 import { lockNames } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { newestVersionId, versionById } from '../store/version.ts';
 import { needScope } from './auth.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
@@ -64,7 +66,9 @@ async function publish(
   refuseUnsupported(body);
   const promote = body.promote ?? true;
   if (promote) needScope(call.caller, 'deployments:promote', 'promote; publish with `promote: false`');
-  await refuseFull(call, deployment);
+  // Before the snapshot is made; the engine counts again when it writes.
+  const { queued_operations } = call.deps.limits;
+  await refuseTooMany(call.deps.database.db, deployment, 'publish', queued_operations);
   const domain = body.domain ?? body.custom_domain;
   if (domain) {
     needScope(call.caller, 'domains:write', 'attach a domain');
@@ -91,17 +95,6 @@ async function publish(
     },
   });
   return answer(call, accepted, wait);
-}
-
-/** Before the snapshot is made; the engine counts again when it writes. */
-async function refuseFull(call: AnyCall, deployment: Deployment): Promise<void> {
-  const { queued_publishes } = call.deps.limits;
-  const waiting = await unfinishedOf(call.deps.database.db, deployment.id);
-  if (waiting.length >= queued_publishes)
-    throw new KilnError(
-      'TOO_MANY',
-      `${waiting.length} publishes of ${deployment.slug} are waiting or running; wait for them or cancel some.`,
-    );
 }
 
 /** What an attempt with the same Idempotency-Key had accepted before its answer was lost. */
@@ -155,7 +148,7 @@ async function bridgeTarget(
   if (typeof made === 'string') return findDeployment(call, made);
   const name = body.name ?? sandbox.name;
   const { workspace_id, project_id } = sandbox;
-  return call.deps.database.db.transaction().execute(async (trx) => {
+  return transact(call.deps.database.db, async (trx) => {
     await lockNames(trx, workspace_id);
     const found = await deploymentNamed(trx, workspace_id, body.slug ?? name);
     if (found) {
@@ -250,7 +243,7 @@ async function redeployed(call: AnyCall, deployment: Deployment, accepted: Accep
         state: 'building',
         triggered_by: 'manual',
         log_url: `/api/v1/deployments/${deployment.id}/builds/${version.build_id}/logs`,
-        public_url: await call.deps.engine.publicUrl(deployment),
+        public_url: (await presentDeployment(call, deployment)).public_url,
         metadata: version.metadata,
         created_at: version.created_at.toISOString(),
       },

@@ -8,6 +8,7 @@ import { appendEvent } from '../store/event.ts';
 import { recordSubject } from '../store/idempotency.ts';
 import { countSandboxes, insertSandbox, sandboxByName } from '../store/sandbox.ts';
 import { lockNames } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { type AnyCall, type Reply, reply } from './call.ts';
 import type * as contract from './contract/sandbox.ts';
 import { SIZE_NAMES, SIZES, type SizeName, TEMPLATE } from './contract/size.ts';
@@ -117,7 +118,7 @@ export async function makeSandbox(
   const id = deps.newId('sbx');
   if (from !== null) await deps.engine.fillSandbox(id, from);
   try {
-    const sandbox = await deps.database.db.transaction().execute((trx) => insert(trx, call, id, describe));
+    const sandbox = await transact(deps.database.db, (trx) => insert(trx, call, id, describe));
     await deps.engine.workspaceDir(sandbox);
     return reply(presentSandbox(sandbox), 201);
   } catch (error) {

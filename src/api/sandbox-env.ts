@@ -4,6 +4,7 @@ import { looksSecret, preview } from '../domain/env-var.ts';
 import type { Db } from '../store/db.ts';
 import { sandboxEnv, setSandboxEnv } from '../store/sandbox.ts';
 import { lockNames } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import type { Vault } from '../store/vault.ts';
 import { handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/sandbox.ts';
@@ -73,7 +74,7 @@ async function changeEnv(
   id: string,
   by: (env: Record<string, string>) => Record<string, string>,
 ): Promise<Record<string, string>> {
-  return deps.database.db.transaction().execute(async (trx) => {
+  return transact(deps.database.db, async (trx) => {
     await lockNames(trx, context(id));
     const sealed = await sandboxEnv(trx, id);
     const env = by(sealed === null ? {} : JSON.parse(deps.vault.open(sealed, context(id))));

@@ -10,6 +10,7 @@ import {
   updateSandbox,
 } from '../store/sandbox.ts';
 import { lockNames } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { type AnyCall, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/sandbox.ts';
 import { SIZE_NAMES, SIZES, type SizeName, TEMPLATE } from './contract/size.ts';
@@ -22,7 +23,7 @@ async function change(call: AnyCall, id: string, wanted: SandboxChange): Promise
   const { deps, caller } = call;
   const sandbox = await findSandbox(call, id);
   refuseDestroyed(sandbox);
-  const row = await deps.database.db.transaction().execute(async (trx) => {
+  const row = await transact(deps.database.db, async (trx) => {
     if (wanted.name !== undefined && wanted.name !== sandbox.name) {
       await lockNames(trx, `sandboxes:${caller.tenant_id}`);
       if (await sandboxByName(trx, caller.tenant_id, wanted.name))
@@ -53,7 +54,7 @@ async function moveTo(call: AnyCall, id: string, to: 'running' | 'paused'): Prom
   const row =
     to === 'paused'
       ? await engine.pauseSandbox(sandbox)
-      : await database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, to));
+      : await transact(database.db, (trx) => setSandboxState(trx, sandbox, to));
   return reply(presentSandbox(row));
 }
 

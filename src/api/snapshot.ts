@@ -15,6 +15,7 @@ import {
   touchSnapshot,
 } from '../store/snapshot.ts';
 import { freeSlug } from '../store/tenant.ts';
+import { transact } from '../store/transact.ts';
 import { type AnyCall, data, handle, type Mounted, type Reply, reply } from './call.ts';
 import * as contract from './contract/snapshot.ts';
 import { invalidFields } from './errors.ts';
@@ -79,7 +80,7 @@ async function create(
   if ((await countSnapshots(deps.database.db, caller.tenant_id)) >= limit)
     throw new KilnError('TOO_MANY', `There are ${limit} snapshots of sandboxes; delete some first.`);
   const stored = await deps.engine.snapshotSandbox(sandbox);
-  return deps.database.db.transaction().execute(async (trx) => {
+  return transact(deps.database.db, async (trx) => {
     const { tenant_id, workspace_id, project_id } = sandbox;
     const row = await insertSnapshot(trx, {
       id: deps.newId('snp'),
@@ -114,7 +115,7 @@ async function tell(
 
 async function remove(call: AnyCall, sandbox_id: string, id: string): Promise<Reply> {
   const row = await findSnapshot(call, sandbox_id, id);
-  await call.deps.database.db.transaction().execute(async (trx) => {
+  await transact(call.deps.database.db, async (trx) => {
     await deleteSnapshot(trx, row.id);
     await tell(trx, call, row, 'sandbox.snapshot_deleted');
   });

@@ -12,7 +12,7 @@ after(() => api.close());
 test('an answer of another type, or with a field its schema does not know, is a logged 500', async () => {
   const { engine } = api;
   const real = engine.publicUrl;
-  engine.publicUrl = (async () => 5) as never;
+  engine.publicUrl = (() => 5) as never;
   const wrong = await api.ask('POST', '/deployments', { body: { name: 'odd' } });
   assert.deepEqual([wrong.status, wrong.body.code], [500, 'INTERNAL_ERROR']);
   assert.match(api.logged.at(-1)!, /createDeployment 201 does not fit/);

@@ -5,6 +5,7 @@ import { KilnError } from '../domain/errors.ts';
 import { type Delivery, eventPattern, WEBHOOK_RETRIES, type Webhook } from '../domain/webhook.ts';
 import { isPublicAddress } from '../engine/webhook-request.ts';
 import { recordSubject } from '../store/idempotency.ts';
+import { transact } from '../store/transact.ts';
 import {
   countWebhooks,
   deleteWebhook,
@@ -90,7 +91,7 @@ async function create(call: AnyCall, body: { url: string } & Changes): Promise<R
   const events = checkEvents(body.events ?? []);
   const secret = `whsec_${randomBytes(32).toString('base64url')}`;
   const id = deps.newId('wh');
-  const row = await deps.database.db.transaction().execute(async (trx) => {
+  const row = await transact(deps.database.db, async (trx) => {
     // An attempt whose answer was lost has made one whose secret nobody has seen.
     const lost = idempotency?.previous?.webhook_id;
     if (typeof lost === 'string') await deleteWebhook(trx, lost);
@@ -141,7 +142,7 @@ async function change(call: AnyCall, before: Webhook, body: Changes): Promise<Re
   const row =
     Object.keys(wanted).length === 0
       ? before
-      : await call.deps.database.db.transaction().execute((trx) => updateWebhook(trx, before, wanted));
+      : await transact(call.deps.database.db, (trx) => updateWebhook(trx, before, wanted));
   return data(await view(call, row));
 }
 
@@ -167,9 +168,9 @@ async function queue(
   if (!webhook.is_active)
     throw new KilnError('CONFLICT', 'This webhook is switched off; switch it on with `is_active: true`.');
   const id = call.deps.newId('whd');
-  const delivery = await call.deps.database.db
-    .transaction()
-    .execute((trx) => insertDelivery(trx, webhook, { ...row, id }));
+  const delivery = await transact(call.deps.database.db, (trx) =>
+    insertDelivery(trx, webhook, { ...row, id }),
+  );
   return data(viewDelivery(delivery), 202);
 }
 

@@ -5,14 +5,13 @@
 import {
   closeSync,
   constants,
-  existsSync,
+  type Dirent,
   fstatSync,
   lstatSync,
   opendirSync,
   openSync,
   readSync,
   realpathSync,
-  statSync,
 } from 'node:fs';
 import { join, sep } from 'node:path';
 
@@ -94,58 +93,70 @@ function readWhole(real: string, max_bytes: number): string | null {
   }
 }
 
-/**
- * The files under `root`. A link is followed only while it stays inside; a link to a folder is listed as 'other',
- * so no walk can run in a circle. Answers are remembered: make a new one for each plan.
- */
+/** How a tree on disk is reached. `at` is what `follow` has answered. All of them may throw: then it is not there. */
+export interface Reach {
+  /** Where a clean path leads, every link on the way resolved. Throws when that is outside. */
+  follow(path: string): string;
+  /** For the next call only: the folder; the entry itself. */
+  folder(at: string): string;
+  entry(at: string): string;
+}
+
+/** The files under `root`, a tree that nobody changes meanwhile (else see `reachedFiles`). */
 export function diskFiles(root: string): SourceFiles {
   const top = realpathSync.native(root);
+  const same = (at: string) => at;
+  const follow = (path: string) => {
+    const real = realpathSync.native(join(top, path));
+    if (real === top || real.startsWith(top.endsWith(sep) ? top : top + sep)) return real;
+    throw new Error(`${path} leads out of the source`);
+  };
+  return reachedFiles({ follow, folder: same, entry: same });
+}
+
+/**
+ * The files of a tree that is reached in a way of its own. A link is followed only while it stays inside; a link to a
+ * folder is listed as 'other', so no walk can run in a circle. Answers are remembered: make a new one for each plan.
+ */
+export function reachedFiles(reach: Reach): SourceFiles {
   let budget = MAX_ENTRIES;
 
   const resolve = remembered((path: string): string | null => {
     const clean = cleanPath(path);
     if (clean === null) return null;
-    try {
-      const real = realpathSync.native(join(top, clean));
-      return real === top || real.startsWith(top.endsWith(sep) ? top : top + sep) ? real : null;
-    } catch {
-      return null;
-    }
+    return orNull(() => reach.follow(clean));
   });
+  const look = (at: string) => orNull(() => lstatSync(reach.entry(at)));
 
-  const typeOf = (
-    path: string,
-    real: string,
-    entry: { isFile(): boolean; isDirectory(): boolean; isSymbolicLink(): boolean },
-  ) => {
+  const typeOf = (path: string, entry: Dirent): SourceEntry['type'] => {
     if (entry.isFile()) return 'file';
     if (entry.isDirectory()) return 'dir';
     if (!entry.isSymbolicLink()) return 'other';
     const target = resolve(path);
-    return target !== null && target !== real && statSync(target, { throwIfNoEntry: false })?.isFile()
-      ? 'file'
-      : 'other';
+    return target !== null && look(target)?.isFile() ? 'file' : 'other';
   };
 
   const list = remembered((dir: string): SourceEntry[] => {
-    const real = resolve(dir);
-    const entries: SourceEntry[] = [];
-    if (real === null || !lstatSync(real, { throwIfNoEntry: false })?.isDirectory()) return entries;
+    const at = resolve(dir);
+    const found: Dirent[] = [];
+    if (at === null) return [];
     try {
-      using folder = opendirSync(real);
+      using folder = opendirSync(reach.folder(at));
       for (let entry = folder.readSync(); entry !== null; entry = folder.readSync()) {
-        if (entries.length >= MAX_FOLDER_ENTRIES || budget-- <= 0) break;
-        entries.push({ name: entry.name, type: typeOf(`${dir}/${entry.name}`, real, entry) });
+        if (found.length >= MAX_FOLDER_ENTRIES || budget-- <= 0) break;
+        found.push(entry);
       }
     } catch {
-      // Unreadable: as if it were not there.
+      // Unreadable, or no folder: as if it were not there.
     }
-    return entries.sort(byName);
+    return found
+      .map((entry) => ({ name: entry.name, type: typeOf(`${dir}/${entry.name}`, entry) }))
+      .sort(byName);
   });
 
   const readFirst = remembered((path: string) => {
-    const real = resolve(path);
-    return real === null ? null : readWhole(real, MAX_READ_BYTES);
+    const at = resolve(path);
+    return at === null ? null : orNull(() => readWhole(reach.entry(at), MAX_READ_BYTES));
   });
 
   return {
@@ -155,10 +166,18 @@ export function diskFiles(root: string): SourceFiles {
       return text === null || text.length <= max_bytes ? text : text.slice(0, max_bytes);
     },
     exists: (path) => {
-      const real = resolve(path);
-      return real !== null && existsSync(real);
+      const at = resolve(path);
+      return at !== null && look(at) !== null;
     },
   };
+}
+
+function orNull<T>(look: () => T): T | null {
+  try {
+    return look();
+  } catch {
+    return null;
+  }
 }
 
 /**

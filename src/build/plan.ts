@@ -8,6 +8,7 @@ import type { App } from './detect/app.ts';
 import { type Detection, detection as emptyDetection } from './detect/detector.ts';
 import { hostRuleNotes } from './detect/host-rules.ts';
 import { DETECTORS, type Detected } from './detect/index.ts';
+import { portOfCommand } from './detect/port.ts';
 import { hasPage, packFolder, pagesNear, sourceIn } from './detect/static.ts';
 import { type DockerfileFacts, readDockerfile, withAppBeside } from './dockerfile.ts';
 import { cleanPath, joinPath, type SourceFiles } from './files.ts';
@@ -297,7 +298,7 @@ function complete(of: Case, mode: BuildMode, mode_reason: string, found: Detecti
     install: settings.install_command ? [ours(settings.install_command)] : found.install,
     build: settings.build_command ? [ours(settings.build_command)] : found.build,
     start: dynamic ? (settings.run_command ? ours(settings.run_command) : found.start) : null,
-    port: dynamic ? (settings.port ?? (settings.run_command ? null : found.port)) : null,
+    port: dynamic ? (settings.port ?? portOf(app, settings, found)) : null,
     output_path,
     spa_fallback,
     build_env: found.build_env,
@@ -316,6 +317,9 @@ function complete(of: Case, mode: BuildMode, mode_reason: string, found: Detecti
   plan.sources = sourcesOf(of.sources, plan);
   return { ok: true, plan };
 }
+
+const portOf = (app: App, { run_command }: Settings, { port }: Detection): number | null =>
+  run_command === undefined ? port : portOfCommand(app, run_command, port);
 
 /** What leaving the commands out would do. */
 function withoutCommands({ settings, detected, dockerfile }: Case): string {

@@ -1,6 +1,6 @@
 /**
  * A port that an app insists on, while something else on this machine listens there. Only where instances share the
- * host's network (bubblewrap, process): two versions of such an app cannot run side by side.
+ * host's network (bubblewrap, process): two versions of such an app can run side by side only when one of them is moved.
  */
 import type { InstanceRole } from './instance.ts';
 
@@ -41,7 +41,7 @@ export const isHeld = ({ port, by }: HeldPort): string => `port ${port} is held 
 
 /** Beforehand, when nobody knows yet whether the app could use another. */
 export const heldPortWarning = (held: HeldPort): string =>
-  `${isHeld(held)}; an app that listens on no other port cannot start beside it. ${HELD_PORT_NEXT_STEP}`;
+  `${isHeld(held)}. Node, Python and Ruby code that listens there is brought to the port that its instance gets; an app in another language that listens on no other port cannot start beside it. ${HELD_PORT_NEXT_STEP}`;
 
 export const HELD_PORT_NEXT_STEP =
   'Read the port from the environment variable PORT, so that two versions can run side by side; or start Kiln with --isolation docker, where every instance has its own network.';

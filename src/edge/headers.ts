@@ -1,20 +1,8 @@
 /** Headers on their way through the proxy, as flat raw lists so that case, order and repetition stay as sent. */
 import type { IncomingMessage } from 'node:http';
 import type { TLSSocket } from 'node:tls';
+import { HOP_BY_HOP } from '../domain/hop-by-hop.ts';
 import type { Target } from './target.ts';
-
-/** These concern one connection only (RFC 9110, 7.6.1); framing is written anew on each side. */
-const HOP_BY_HOP = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'proxy-authentication-info',
-  'proxy-connection',
-  'te',
-  'transfer-encoding',
-  'upgrade',
-]);
 
 /** What only the edge may say: a client's own values would let it pose as somebody else. */
 const FORWARDED = /^(?:forwarded|x-forwarded-.*|x-real-ip)$/;

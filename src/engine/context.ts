@@ -30,7 +30,8 @@ export interface EngineLimits {
   /** Publishes that run side by side, over all deployments. */
   concurrency: number;
   /** Unfinished publishes of one deployment. */
-  queued_publishes: number;
+  /** Of one deployment, waiting or running, in each lane (queue.ts). */
+  queued_operations: number;
   replicas: number;
   /** Replaced versions of one deployment that are kept running. */
   warm_versions: number;

@@ -9,7 +9,13 @@ import type { Release } from '../domain/release.ts';
 import type { Sandbox } from '../domain/sandbox.ts';
 import type { Version } from '../domain/version.ts';
 import { notify, type Trx } from '../store/db.ts';
-import { deploymentById, lockDeployment, markDeploymentDeleted, setReplicas } from '../store/deployment.ts';
+import {
+  deploymentById,
+  lockDeployment,
+  lockLivingDeployment,
+  markDeploymentDeleted,
+  setReplicas,
+} from '../store/deployment.ts';
 import { removeDomainsOf } from '../store/domain.ts';
 import { registerEngine, removeEngine } from '../store/engine.ts';
 import { deleteEnvVar, setEnvVar } from '../store/env-var.ts';
@@ -24,7 +30,6 @@ import {
   requestCancel,
   unfinishedOf,
 } from '../store/operation.ts';
-import { getWorkspace } from '../store/tenant.ts';
 import { transact } from '../store/transact.ts';
 import { versionById } from '../store/version.ts';
 import { Collector } from './collector.ts';
@@ -35,7 +40,7 @@ import { exportRelease, type PushRequest, pushRelease } from './images.ts';
 import { instanceLogPath } from './instance-machine.ts';
 import { Supervisor } from './instances.ts';
 import { OperationWaiters } from './operation-waiters.ts';
-import { acceptSwitch, type Intent, switched } from './promote.ts';
+import { acceptSwitch, type Intent } from './promote.ts';
 import { acceptPublish, acceptRetry } from './publish.ts';
 import { makeQueue, type Queue } from './queue.ts';
 import { adoptInstances, bookStrayObjects, Reconciler, sweepFolders } from './reconcile.ts';
@@ -163,7 +168,7 @@ export class LocalEngine implements Engine {
 
   async promote(version: Version, by: Intent & { wait_ms: number }): Promise<Switched> {
     const accepted = await acceptSwitch(this.#ctx, this.#queue, this.#supervisor, version, by);
-    const operation = isFinished(accepted.operation.state)
+    const operation = accepted.done
       ? accepted.operation
       : await this.waitForOperation(accepted.operation.id, by.wait_ms);
     if (operation.state === 'failed' || operation.state === 'cancelled')
@@ -177,8 +182,11 @@ export class LocalEngine implements Engine {
         'SUPERSEDED',
         'A newer publish, promote or rollback is in force; this one did not switch.',
       );
-    const deployment = await this.#deployment(version.deployment_id);
-    return switched({ ...accepted, operation }, deployment, await versionById(this.#ctx.db, version.id));
+    const now = accepted.done ?? {
+      deployment: await this.#deployment(version.deployment_id),
+      version: await versionById(this.#ctx.db, version.id),
+    };
+    return { ...now, operation, changes: accepted.changes, pending: !isFinished(operation.state) };
   }
 
   /** A queued one ends here; a running one when its worker has noticed, within seconds. */
@@ -258,6 +266,7 @@ export class LocalEngine implements Engine {
 
   async setEnv(deployment: Deployment, vars: Parameters<Engine['setEnv']>[1]): Promise<void> {
     await transact(this.#ctx.db, async (trx) => {
+      await lockLivingDeployment(trx, deployment.id);
       for (const row of vars) await setEnvVar(trx, this.#ctx.vault, { ...row, deployment_id: deployment.id });
       await this.#tell(trx, deployment, 'deployment.env_changed', { names: vars.map((row) => row.name) });
     });
@@ -311,9 +320,8 @@ export class LocalEngine implements Engine {
     return instanceLogPath(this.#ctx, instance_id);
   }
 
-  async publicUrl(deployment: Deployment): Promise<string> {
-    const workspace = await getWorkspace(this.#ctx.db, deployment.workspace_id);
-    return this.#ctx.urlOf(deployment.slug, workspace?.host_label ?? 'default');
+  publicUrl(slug: string, host_label: string): string {
+    return this.#ctx.urlOf(slug, host_label);
   }
 
   gc(options: { dry_run: boolean }) {

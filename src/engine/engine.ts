@@ -141,7 +141,7 @@ export interface Engine {
   instanceLogPath(instance_id: string): string;
   /** What commands in the sandbox printed. */
   sandboxLogPath(sandbox_id: string): string;
-  publicUrl(deployment: Deployment): Promise<string>;
+  publicUrl(slug: string, host_label: string): string;
   gc(options: { dry_run: boolean }): Promise<GcReport>;
   doctor(): Promise<DoctorReport>;
 }

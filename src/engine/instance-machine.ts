@@ -51,12 +51,13 @@ export async function startMachine(
   const recipe = release.kind === 'oci' ? null : await layOut(ctx, instance, release);
   const env = await runEnv(ctx, version);
   // The app inside an image has a network of its own: which port of the host leads there does not matter to it.
-  const port = await choosePort(recipe ? (version.run_settings?.port ?? recipe.port) : null, ports);
+  const declared = recipe ? (version.run_settings?.port ?? recipe.port) : null;
+  const port = await choosePort(declared, ports);
   const log = instanceLog(ctx, instance.id, env);
   const limits = instanceLimits(ctx, version);
   try {
     const machine = recipe
-      ? await startRootfs(ctx, { instance, version, recipe, env: env.vars, port, limits, log })
+      ? await startRootfs(ctx, { instance, version, recipe, env: env.vars, declared, port, limits, log })
       : await startImage(ctx, { instance, version, release, env: env.vars, host_port: port, limits, log });
     return running(instance, version, { machine, log, host: '127.0.0.1', port, release });
   } catch (error) {
@@ -142,13 +143,16 @@ function startRootfs(
     version: Version;
     recipe: ReleaseJson;
     env: Record<string, string>;
+    declared: number | null;
     port: number;
     limits: Limits;
     log: LogWriter;
   },
 ): Promise<Machine> {
-  const { instance, version, recipe, port, log } = of;
-  log.note(`starting on port ${port}: ${recipe.command}`);
+  const { instance, version, recipe, declared, port, log } = of;
+  const moved_port = declared === null || declared === port ? null : { declared, assigned: port };
+  const instead = moved_port === null ? '' : ` in place of ${declared}, which cannot be had`;
+  log.note(`starting on port ${port}${instead}: ${recipe.command}`);
   return ctx.driver.start({
     id: instance.id,
     kind: 'instance',
@@ -163,6 +167,7 @@ function startRootfs(
       PORT: String(port),
     },
     limits: of.limits,
+    moved_port,
     on_output: (stream, chunk) => log.write(stream, chunk),
   });
 }

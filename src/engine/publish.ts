@@ -12,16 +12,16 @@ import { freeze } from '../pipeline/1-snapshot.ts';
 import { sealEnv, type VersionEnv } from '../pipeline/version-env.ts';
 import { insertBuild } from '../store/build.ts';
 import type { Trx } from '../store/db.ts';
-import { lockDeployment, setDeploymentState, takeSeq, takeVersionNumber } from '../store/deployment.ts';
+import { lockLivingDeployment, setDeploymentState, takeSeq, takeVersionNumber } from '../store/deployment.ts';
 import { readEnvVars } from '../store/env-var.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { holdObjects } from '../store/object.ts';
-import { insertOperation, unfinishedOf } from '../store/operation.ts';
+import { insertOperation } from '../store/operation.ts';
 import { transact } from '../store/transact.ts';
 import { insertVersion, type NewVersion, versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
 import type { Accepted, PublishInput } from './engine.ts';
-import type { Queue } from './queue.ts';
+import { type Queue, refuseTooMany } from './queue.ts';
 
 export async function acceptPublish(
   ctx: EngineContext,
@@ -130,10 +130,8 @@ async function accept(
   },
 ): Promise<Omit<Accepted, 'secrets_left_out'>> {
   return transact(ctx.db, async (trx) => {
-    const deployment = await lockDeployment(trx, of.deployment.id);
-    if (deployment.deleted_at !== null)
-      throw new KilnError('NOT_FOUND', `The deployment ${deployment.slug} was removed.`);
-    await refuseTooMany(trx, ctx, deployment);
+    const deployment = await lockLivingDeployment(trx, of.deployment.id);
+    await refuseTooMany(trx, deployment, 'publish', ctx.bounds.queued_operations);
     const seq = await takeSeq(trx, deployment.id);
     const id = ctx.newId('ver');
     const build_id = ctx.newId('bld');
@@ -160,16 +158,6 @@ async function accept(
     await queue.send(trx, operation);
     return { version, operation };
   });
-}
-
-/** @throws KilnError TOO_MANY */
-export async function refuseTooMany(trx: Trx, ctx: EngineContext, deployment: Deployment): Promise<void> {
-  const waiting = await unfinishedOf(trx, deployment.id);
-  if (waiting.length >= ctx.bounds.queued_publishes)
-    throw new KilnError(
-      'TOO_MANY',
-      `${waiting.length} operations of ${deployment.slug} are waiting or running already; wait for them or cancel some.`,
-    );
 }
 
 /** What this version sees of the environment from now on, whatever is changed later. */

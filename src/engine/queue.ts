@@ -4,8 +4,11 @@
  * is about.
  */
 import { fromKysely, PgBoss } from 'pg-boss';
+import type { Deployment } from '../domain/deployment.ts';
+import { KilnError } from '../domain/errors.ts';
 import type { OperationKind } from '../domain/operation.ts';
-import type { Database, Trx } from '../store/db.ts';
+import type { Conn, Database, Trx } from '../store/db.ts';
+import { countUnfinished } from '../store/operation.ts';
 import type { Log } from './context.ts';
 
 /** Publishes wait for each other up to the limit; promotes and rollbacks have their own lane, so that they never do. */
@@ -14,6 +17,25 @@ export const KINDS = {
   publish: ['publish', 'verify'],
   switch: ['promote', 'rollback'],
 } as const satisfies Record<Lane, OperationKind[]>;
+
+/**
+ * Counted per lane: a rollback has nothing to do with how many publishes wait. The lock of the deployment makes the count
+ * true; without it (before a snapshot is made, say) it spares work only. Errors: TOO_MANY.
+ */
+export async function refuseTooMany(
+  db: Conn,
+  deployment: Deployment,
+  lane: Lane,
+  limit: number,
+): Promise<void> {
+  const waiting = await countUnfinished(db, deployment.id, KINDS[lane]);
+  if (waiting < limit) return;
+  const what = lane === 'publish' ? 'publishes and verifications' : 'promotions and rollbacks';
+  throw new KilnError(
+    'TOO_MANY',
+    `${waiting} ${what} of ${deployment.slug} are waiting or running already; wait for them or cancel some.`,
+  );
+}
 
 type Wanted = { id: string; kind: OperationKind };
 

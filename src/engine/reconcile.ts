@@ -15,7 +15,7 @@ import {
   setInstanceState,
   unstoppedInstances,
 } from '../store/instance.ts';
-import { listObjects, recordStrayObject } from '../store/object.ts';
+import { objectKeys, recordStrayObject } from '../store/object.ts';
 import { abandonedOperations, expireStuck } from '../store/operation.ts';
 import { bumpRoutes } from '../store/route.ts';
 import { livingSandboxIds } from '../store/sandbox.ts';
@@ -182,7 +182,7 @@ export async function sweepFolders(ctx: EngineContext): Promise<void> {
  * unreferenced.
  */
 export async function bookStrayObjects(ctx: Pick<EngineContext, 'db' | 'objects'>): Promise<void> {
-  const booked = new Set((await listObjects(ctx.db)).map((object) => object.key));
+  const booked = await objectKeys(ctx.db);
   for (const [folder, kind] of OWN_FOLDERS)
     for await (const { key, size_bytes } of ctx.objects.list(folder)) {
       if (booked.has(key) || !OWN_KEY.test(key)) continue;

@@ -21,6 +21,7 @@ import {
   type StoredObject,
 } from '../store/object.ts';
 import { markCollected } from '../store/release.ts';
+import { transact } from '../store/transact.ts';
 import { deleteDeliveriesBefore } from '../store/webhook.ts';
 import type { EngineContext } from './context.ts';
 import { bookStrayObjects } from './reconcile.ts';
@@ -85,6 +86,7 @@ export async function collect(
     await deleteDeliveriesBefore(ctx.db, before);
     await deleteAuditBefore(ctx.db, new Date(now.getTime() - AUDIT_DAYS * DAY_MS));
     await deleteIdempotentBefore(ctx.db, new Date(now.getTime() - ctx.idempotency_retention_ms));
+    await ctx.database.reclaim();
   }
   report.removed_bytes = report.removed.reduce((sum, item) => sum + item.size_bytes, 0);
   return report;
@@ -125,7 +127,7 @@ export function judge(
  */
 async function removeObject(ctx: EngineContext, object: StoredObject, now: Date): Promise<string | null> {
   const { days, keep_versions } = ctx.retention;
-  return ctx.db.transaction().execute(async (trx) => {
+  return transact(ctx.db, async (trx) => {
     if (!(await lockUnused(trx, object))) return 'used again while it was looked at';
     const verdict = judge(object, await referencesTo(trx, object.key, keep_versions), now, days);
     if (verdict.keep) return verdict.reason;

@@ -7,6 +7,7 @@ import type { Machine } from '../isolation/driver.ts';
 import { purge } from '../source/remove.ts';
 import { appendEvent } from '../store/event.ts';
 import { getSandbox, setSandboxState } from '../store/sandbox.ts';
+import { transact } from '../store/transact.ts';
 import type { EngineContext } from './context.ts';
 import type { ExecRequest } from './engine.ts';
 import type { SandboxLogs } from './sandbox-logs.ts';
@@ -123,7 +124,7 @@ export async function pauseSandbox(
   { running }: Commands,
   sandbox: Sandbox,
 ): Promise<Sandbox> {
-  const row = await ctx.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'paused'));
+  const row = await transact(ctx.db, (trx) => setSandboxState(trx, sandbox, 'paused'));
   await running.stop(sandbox.id);
   return row;
 }
@@ -138,7 +139,7 @@ export async function destroySandbox(
   sandbox: Sandbox,
 ): Promise<void> {
   if (sandbox.state !== 'destroyed')
-    await ctx.db.transaction().execute(async (trx) => {
+    await transact(ctx.db, async (trx) => {
       await setSandboxState(trx, sandbox, 'destroyed');
       await appendEvent(trx, {
         id: ctx.newId('evt'),

@@ -2,7 +2,7 @@
 import { KilnError } from '../domain/errors.ts';
 import type { Operation } from '../domain/operation.ts';
 import { isPromotable, type Version } from '../domain/version.ts';
-import { lockDeployment, takeSeq } from '../store/deployment.ts';
+import { lockLivingDeployment, takeSeq } from '../store/deployment.ts';
 import { type KeyScope, recordSubject } from '../store/idempotency.ts';
 import { holdObjects } from '../store/object.ts';
 import { insertOperation } from '../store/operation.ts';
@@ -10,8 +10,7 @@ import { objectsOfRelease, releaseById } from '../store/release.ts';
 import { transact } from '../store/transact.ts';
 import { versionSecrets } from '../store/version.ts';
 import type { EngineContext } from './context.ts';
-import { refuseTooMany } from './publish.ts';
-import type { Queue } from './queue.ts';
+import { type Queue, refuseTooMany } from './queue.ts';
 
 export async function acceptVerify(
   ctx: EngineContext,
@@ -26,7 +25,7 @@ export async function acceptVerify(
     );
   const release = await releaseById(ctx.db, version.release_id);
   const { source_key } = await versionSecrets(ctx.db, version.id);
-  const { source_gone, gone } = await ctx.db.transaction().execute(async (trx) => ({
+  const { source_gone, gone } = await transact(ctx.db, async (trx) => ({
     source_gone: await holdObjects(trx, ctx.objects, [{ key: source_key, kind: 'source' }]),
     gone: release.collected_at ?? (await holdObjects(trx, ctx.objects, objectsOfRelease(release))),
   }));
@@ -36,8 +35,8 @@ export async function acceptVerify(
       `The ${source_gone !== null ? 'source snapshot' : 'artifact'} of version ${version.version_number} was collected by retention; there is nothing to compare.`,
     );
   return transact(ctx.db, async (trx) => {
-    const deployment = await lockDeployment(trx, version.deployment_id);
-    await refuseTooMany(trx, ctx, deployment);
+    const deployment = await lockLivingDeployment(trx, version.deployment_id);
+    await refuseTooMany(trx, deployment, 'publish', ctx.bounds.queued_operations);
     const operation = await insertOperation(trx, {
       id: ctx.newId('op'),
       tenant_id: version.tenant_id,

@@ -3,6 +3,7 @@ import { createHmac } from 'node:crypto';
 import { promises as dns } from 'node:dns';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { mock, test } from 'node:test';
 import { retryDelayMs } from '../domain/webhook.ts';
 import { isPublicAddress, send, signature } from './webhook-request.ts';
@@ -29,8 +30,14 @@ test('what is public and what is not', () => {
     '::ffff:7f00:1',
     '64:ff9b::7f00:1',
     '2002:7f00:1::',
+    // Azure's machines are served from the host below them.
+    '168.63.129.16',
+    // Other ways to write an IPv4 address inside one of IPv6.
+    '::127.0.0.1',
+    '::ffff:0:7f00:1',
     'example.com',
     '',
+    ...Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address)),
   ])
     assert.equal(isPublicAddress(address), false, address);
 });

@@ -8,6 +8,7 @@ import { promises as dns, type LookupAddress } from 'node:dns';
 import http from 'node:http';
 import https from 'node:https';
 import net from 'node:net';
+import { reachOf } from '../isolation/network/address.ts';
 
 const TIMEOUT_MS = 10_000;
 const EXCERPT_BYTES = 1024;
@@ -31,42 +32,9 @@ export interface Sent {
   duration_ms: number;
 }
 
-const NOT_PUBLIC = new net.BlockList();
-for (const [network, prefix] of [
-  ['0.0.0.0', 8],
-  ['10.0.0.0', 8],
-  ['100.64.0.0', 10],
-  ['127.0.0.0', 8],
-  ['169.254.0.0', 16],
-  ['172.16.0.0', 12],
-  ['192.0.0.0', 24],
-  ['192.0.2.0', 24],
-  ['192.168.0.0', 16],
-  ['198.18.0.0', 15],
-  ['198.51.100.0', 24],
-  ['203.0.113.0', 24],
-  ['224.0.0.0', 3],
-] as const)
-  NOT_PUBLIC.addSubnet(network, prefix, 'ipv4');
-
-/** Of IPv6 only global unicast is public, without the ranges that stand for IPv4 addresses or tunnels. */
-const PUBLIC_6 = new net.BlockList();
-PUBLIC_6.addSubnet('2000::', 3, 'ipv6');
-const TUNNEL_6 = new net.BlockList();
-for (const [network, prefix] of [
-  ['2001::', 23],
-  ['2001:db8::', 32],
-  ['2002::', 16],
-  ['3fff::', 20],
-] as const)
-  TUNNEL_6.addSubnet(network, prefix, 'ipv6');
-
-/** Pure. Anything that is not an address is not public. */
+/** Anything that is not an address is not public. Nor is what this host itself has, even when the world can reach it. */
 export function isPublicAddress(address: string): boolean {
-  if (net.isIPv4(address)) return !NOT_PUBLIC.check(address, 'ipv4');
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
-  if (mapped !== undefined) return isPublicAddress(mapped);
-  return net.isIPv6(address) && PUBLIC_6.check(address, 'ipv6') && !TUNNEL_6.check(address, 'ipv6');
+  return reachOf(address) === 'public';
 }
 
 /** `t=<unix>,v1=<hex>`: HMAC-SHA256 over `<t>.<body>`, as receivers written for the protocol check it. */

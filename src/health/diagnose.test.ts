@@ -116,7 +116,7 @@ test('exits: code, signal, limits, and the usual causes', () => {
   assert.match(diagnose(seen({ exit: exit({ exit_code: 0 }) })).next_step, /stay in the foreground/);
   assert.match(diagnose(seen({ exit: exit({ exit_code: 127 }) })).next_step, /not found/);
   const taken = seen({ exit: exit({ exit_code: 1 }), log_tail: ['Error: listen EADDRINUSE :::3000'] });
-  assert.match(diagnose(taken).next_step, /port was taken/);
+  assert.match(diagnose(taken).next_step, /port 3000 was taken/);
 });
 
 test('out of memory: said by the driver, a SIGKILL at the limit, or V8 giving up', () => {
@@ -186,6 +186,10 @@ test('the port of the plan is held: who holds it, and the two ways out', () => {
   assert.match(crashed.message, /Port 4567 is held by version 1 of shop, which is live/);
   assert.match(crashed.next_step, /PORT.*--isolation docker/);
   assert.match(diagnose(seen({ held })).message, /did not listen.*held by version 1 of shop/);
+  const other = ['listen EADDRINUSE: address already in use 127.0.0.1:9090'];
+  const second = diagnose(seen({ held, exit: exit({ exit_code: 1 }), log_tail: other }));
+  assert.doesNotMatch(second.message, /held/, 'another port than that of the plan');
+  assert.match(second.next_step, /port 9090 was taken.*published with \(4567\)/);
   const unrelated = diagnose(seen({ held, exit: exit({ exit_code: 1 }), log_tail: ['oops'] }));
   assert.doesNotMatch(unrelated.message, /held/);
 });
@@ -196,4 +200,22 @@ test('a file of the app that is missing: in a folder that is left out, or nowher
   assert.match(next("Error: Cannot find module './src/build/m.js'"), /!build into \.kilnignore/);
   assert.match(next("Error: Cannot find module '/workspace/server.js'"), /server\.js cannot be found/);
   assert.match(next("Error: Cannot find module 'express'"), /add it to the dependencies/);
+});
+
+test('a taken port that the plan does not name: the log says which, and the next step how to name it', () => {
+  for (const line of [
+    'Error: listen EADDRINUSE: address already in use :::3000',
+    '2026/11/26 06:05:07 listen tcp :3000: bind: address already in use',
+    "[Errno 98] error while attempting to bind on address ('0.0.0.0', 3000): address already in use",
+    "[2026-11-26 06:05:07 +0000] [12] [ERROR] Connection in use: ('0.0.0.0', 3000)",
+    'Address already in use - bind(2) for "0.0.0.0" port 3000 (Errno::EADDRINUSE)',
+  ])
+    assert.match(
+      diagnose(seen({ exit: exit({ exit_code: 1 }), log_tail: [line] })).next_step,
+      /port 3000 was taken.* publish with --port 3000\./,
+      line,
+    );
+  const unnamed = ['OSError: [Errno 98] Address already in use'];
+  const { next_step } = diagnose(seen({ exit: exit({ exit_code: 1 }), log_tail: unnamed }));
+  assert.match(next_step, /the port was taken/);
 });

@@ -58,7 +58,8 @@ function explainExit(seen: Observation, exit: MachineExit): Told {
         'Raise the memory of the deployment (`kiln scale NAME --size medium`), or make the app use less at start, then publish again.',
     };
   }
-  const held = portTaken(seen) ? heldNote(seen) : null;
+  const taken = portTaken(seen);
+  const held = taken !== null && (taken.port ?? seen.held?.port) === seen.held?.port ? heldNote(seen) : null;
   if (held !== null)
     return {
       code: 'APP_CRASHED',
@@ -87,21 +88,30 @@ function exitMessage(seen: Observation, exit: MachineExit): string {
   return `The app ended with exit code ${exit.exit_code} ${when}.`;
 }
 
-function portTaken(seen: Observation): boolean {
-  return seen.log_tail.some((line) => /EADDRINUSE|address (?:already )?in use|Failed to bind/i.test(line));
+const PORT_TAKEN = /EADDRINUSE|(?:address|connection) (?:already )?in use|Failed to bind/i;
+/** `:::3000`, `127.0.0.1:3000`, `tcp :3000:`, `('0.0.0.0', 3000)`, `port 3000`; not the colons of a time. */
+const PORT_NAMED = /(?:(?<!\d):|(?:\d{1,3}\.){3}\d{1,3}:|', |\bport )(\d{2,5})\b/i;
+
+/** Null when the log does not say that a port was taken; the port where it says which. */
+function portTaken(seen: Observation): { port: number | null } | null {
+  const lines = seen.log_tail.slice(-MAX_LOG_LINES).filter((line) => PORT_TAKEN.test(line.slice(0, 500)));
+  if (lines.length === 0) return null;
+  const named = lines
+    .map((line) => PORT_NAMED.exec(line.slice(0, 500))?.[1])
+    .find((port) => port !== undefined);
+  return { port: named === undefined ? null : Number(named) };
 }
 
-/** 'Port 4567, which the plan names, …': null when the instance got the port it was to have. */
+/** 'Port 4567 is held by …': null when the instance got the port it was to have. */
 function heldNote({ held }: Observation): string | null {
   if (!held) return null;
   const said = isHeld(held);
-  return `${said[0]!.toUpperCase()}${said.slice(1)}, and the app wants that port.`;
+  return `${said[0]!.toUpperCase()}${said.slice(1)}, and that is the port the app is published with.`;
 }
 
 function exitNextStep(seen: Observation, exit: MachineExit): string {
-  if (portTaken(seen)) {
-    return 'The log says that the port was taken: listen on the port in the PORT environment variable, and start one server only.';
-  }
+  const taken = portTaken(seen);
+  if (taken !== null) return takenNextStep(seen, taken.port);
   if (exit.exit_code === 0) {
     return 'The run command must stay in the foreground: start the server itself, without `&`, a daemon flag or a one-off script.';
   }
@@ -112,6 +122,15 @@ function exitNextStep(seen: Observation, exit: MachineExit): string {
     return 'Exit code 126 means that the run command names a file that cannot be executed: make it executable or name its interpreter.';
   }
   return namedInLog(seen.log_tail) ?? errorInLog(seen.log_tail);
+}
+
+function takenNextStep(seen: Observation, port: number | null): string {
+  if (port === null || port === seen.port)
+    return 'The log says that the port was taken: listen on the port in the PORT environment variable, and start one server only.';
+  // The port that the plan names was moved, or is another still.
+  if (seen.held)
+    return `The log says that port ${port} was taken, which is not the port that the app is published with (${seen.held.port}): let each version and copy use another there, or none.`;
+  return `The log says that port ${port} was taken: listen on the port in the PORT environment variable; if the app can only use port ${port}, publish with --port ${port}.`;
 }
 
 const MISSING_MODULE =
@@ -263,9 +282,10 @@ function explainNoConnection(seen: Observation): Told {
   }
   if (seen.listening.length > 0) {
     const ports = [...new Set(seen.listening.map((port) => port.port))].join(', ');
+    const held = heldNote(seen);
     return {
       code: 'WRONG_PORT',
-      message: `The app listens on port ${ports}, not on ${seen.port}, which it was given in PORT.`,
+      message: `The app listens on port ${ports}, not on ${seen.port}, which it was given in PORT.${held === null ? '' : ` ${held}`}`,
       next_step: `Listen on the port in the PORT environment variable; if the app can only use a fixed port, publish with --port ${seen.listening[0]!.port}.`,
     };
   }

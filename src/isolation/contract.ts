@@ -3,6 +3,7 @@ import { basicCases } from './contract/basics.ts';
 import { escapeCases } from './contract/escape.ts';
 import { type Bench, openBench } from './contract/harness.ts';
 import { limitCases } from './contract/limits.ts';
+import { movedPortCases } from './contract/moved-port.ts';
 import { networkCases } from './contract/network.ts';
 import { crashCases, stopCases } from './contract/stop.ts';
 import type { DriverName, DriverOptions, IsolationDriver } from './driver.ts';
@@ -37,6 +38,7 @@ export async function isolationContract(
     describe('crash', () => crashCases(bench, name, module));
     describe('escape', () => escapeCases(bench));
     describe('network', () => networkCases(bench));
+    describe('moved port', () => movedPortCases(bench));
   });
   if (skip !== false) it(`${name} is skipped`, { skip }, () => undefined);
 }

@@ -65,10 +65,18 @@ export interface MachineSpec {
   network?: NetworkPolicy;
   /** Root inside, for what needs it (a container engine). Only where `own_kernel` makes that nobody on the host. */
   as_root?: boolean;
+  /** Instances only, where machines share the host's ports: what Node, Python and Ruby code is to listen on instead. */
+  moved_port?: MovedPort | null;
   /** A folder that outlives the machine, seen read-write at `/cache` (`KILN_CACHE_DIR` says where); builds only. */
   cache?: CacheFolder | null;
   /** Receives raw output as it comes; must not throw. */
   on_output: (stream: 'stdout' | 'stderr', chunk: Buffer) => void;
+}
+
+/** A port that an app's code names, and the one that this instance of it was given. */
+export interface MovedPort {
+  declared: number;
+  assigned: number;
 }
 
 export interface CacheFolder {

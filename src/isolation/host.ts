@@ -1,6 +1,7 @@
 import type { Answers } from './answers.ts';
 import type { DriverOptions, MachineSpec, ToolOffer } from './driver.ts';
 import { DATA_MARK, lockLimit, MACHINE_MARK } from './marks.ts';
+import { layOutPreloads } from './moved-port/moved-port.ts';
 import { type HostNetwork, readHostNetwork } from './network/host-network.ts';
 import { countTasks, makeScanner, type ProcessScanner } from './processes.ts';
 import { findProgram, limitArguments } from './program.ts';
@@ -43,6 +44,8 @@ export interface Prepared {
   marks: Record<string, string>;
   /** Goes in front of the launcher's command line. */
   limit_arguments: string[];
+  /** Holds what moves the app's port; null when nothing does. */
+  preload_dir: string | null;
 }
 
 export function openHost(o: DriverOptions): Host {
@@ -74,6 +77,7 @@ export function openHost(o: DriverOptions): Host {
           user_tasks: countTasks(),
           lock_limit: lockLimit(`${data_key}/${spec.id}`),
         }),
+        preload_dir: spec.kind === 'instance' && spec.moved_port ? await layOutPreloads(private_dir) : null,
       };
     },
     tools: async () => ({ offered: await findToolchains(search_path, answers), looked_for: TOOL_NAMES }),

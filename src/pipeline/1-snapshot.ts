@@ -1,11 +1,12 @@
 /** Stage 1, inside the request: the workspace becomes a stored, digest-named tar that nothing changes any more. */
-import { diskFiles } from '../build/files.ts';
 import { makePlan } from '../build/plan.ts';
 import { KilnError } from '../domain/errors.ts';
 import type { PlanOverrides } from '../domain/plan.ts';
+import { insideWorkspace } from '../source/paths.ts';
 import { type Snapshot, snapshotSource } from '../source/snapshot.ts';
 import { holdObjects } from '../store/object.ts';
 import type { Ports } from './run.ts';
+import { workspaceFiles } from './workspace-files.ts';
 
 export interface Freeze {
   root: string;
@@ -44,12 +45,12 @@ async function takeSnapshot(ports: Ports, of: Freeze): Promise<Snapshot> {
   return is_sound ? snapshot : snapshotAs(ports, of, null);
 }
 
-function snapshotAs(ports: Ports, of: Freeze, cache_file: string | null): Promise<Snapshot> {
+async function snapshotAs(ports: Ports, of: Freeze, cache_file: string | null): Promise<Snapshot> {
   return snapshotSource({
     root: of.root,
     output_path: of.overrides.output_path ?? null,
     include_git: of.include_git,
-    keep_outputs: hasNothingToBuild(of),
+    keep_outputs: await hasNothingToBuild(of),
     limits: ports.limits.source,
     store: ports.objects,
     cache_file,
@@ -58,7 +59,9 @@ function snapshotAs(ports: Ports, of: Freeze, cache_file: string | null): Promis
 }
 
 /** Static content that nothing would build again: its `dist` or `build` folder is what gets published. */
-function hasNothingToBuild(of: Freeze): boolean {
-  const planned = makePlan(diskFiles(of.root), { overrides: of.overrides });
-  return planned.ok && planned.plan.kind === 'static' && planned.plan.build.length === 0;
+function hasNothingToBuild(of: Freeze): Promise<boolean> {
+  return insideWorkspace(of.root, async (folders) => {
+    const planned = makePlan(workspaceFiles(folders), { overrides: of.overrides });
+    return planned.ok && planned.plan.kind === 'static' && planned.plan.build.length === 0;
+  });
 }

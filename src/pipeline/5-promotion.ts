@@ -5,6 +5,7 @@
  */
 import type { Deployment } from '../domain/deployment.ts';
 import type { Instance } from '../domain/instance.ts';
+import type { Version } from '../domain/version.ts';
 import type { Trx } from '../store/db.ts';
 import { setDeploymentState, switchActiveVersion } from '../store/deployment.ts';
 import { lockUnstopped, retireGating, setInstanceRole } from '../store/instance.ts';
@@ -52,12 +53,8 @@ async function recordPromotion(
     await run.event(trx, 'deployment.version_ready', { release_id: healthy.release.id });
   }
   const { seq, id: operation_id } = run.operation;
-  const is_switched =
-    wanted &&
-    (await switchVersions(trx, deployment, {
-      ...{ version_id: version.id, seq, operation_id },
-      proved: healthy.proved,
-    }));
+  const of = { version_id: version.id, seq, operation_id, proved: healthy.proved };
+  const is_switched = wanted && (await switchVersions(trx, deployment, of)) !== null;
   const outcome = { promoted: is_switched, superseded: wanted && !is_switched };
   if (!is_switched) await stayBehind(trx, run, deployment, outcome.superseded);
   const type = is_switched
@@ -75,21 +72,21 @@ async function recordPromotion(
 /**
  * The switch and what belongs to it. The caller holds the lock of the deployment, and gives it as it is under that.
  * `proved`: how many instances were, just now; as many of them as are still wanted must be healthy at this very moment.
- * (Who asked for more meanwhile gets them from the reconciler.)
+ * (Who asked for more meanwhile gets them from the reconciler.) Answers the version as it is then; null when a newer
+ * intent is in force.
  * @throws Unproved
  */
 export async function switchVersions(
   trx: Trx,
   deployment: Deployment,
   of: { version_id: string; seq: number; operation_id: string; proved: number },
-): Promise<boolean> {
+): Promise<Version | null> {
   const { version_id } = of;
   const from = deployment.active_version_id;
-  if (!(await switchActiveVersion(trx, { deployment_id: deployment.id, ...of }))) return false;
+  if (!(await switchActiveVersion(trx, { deployment_id: deployment.id, ...of }))) return null;
   if (from !== null && from !== version_id) await setVersionState(trx, from, 'archived');
-  const version = await versionById(trx, version_id);
-  if (version.state === 'archived') await setVersionState(trx, version_id, 'ready');
-  await recordPromoted(trx, version_id);
+  let version = await recordPromoted(trx, version_id);
+  if (version.state === 'archived') version = await setVersionState(trx, version_id, 'ready');
 
   const rows = await lockUnstopped(trx, { deployment_id: deployment.id });
   const proved = provedOf(rows, of);
@@ -104,7 +101,7 @@ export async function switchVersions(
     const role = live.has(row.id) ? 'live' : roleBeside(row, of);
     await setInstanceRole(trx, row, role);
   }
-  return true;
+  return version;
 }
 
 /** Those of the version that answer, the ones that were proved for this very switch first. */

@@ -1,6 +1,7 @@
 import type { Approval, ApprovalState } from '../domain/approval.ts';
 import type { Conn, Db } from './db.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
+import { transact } from './transact.ts';
 
 export type NewApproval = Pick<
   Approval,
@@ -9,7 +10,7 @@ export type NewApproval = Pick<
 
 /** The pending one of the same key for the same version, if there is one already. */
 export async function ensureApproval(db: Db, row: NewApproval): Promise<Approval> {
-  return db.transaction().execute(async (trx) => {
+  return transact(db, async (trx) => {
     await expireApprovals(trx);
     await trx
       .insertInto('approvals')

@@ -195,7 +195,7 @@ export async function updateDeployment(trx: Trx, id: string, change: DeploymentC
  * with a number above 0, and with the next version that becomes active.
  */
 export async function setReplicas(trx: Trx, id: string, replicas: number): Promise<Deployment> {
-  const before = await lockDeployment(trx, id);
+  const before = await lockLivingDeployment(trx, id);
   const started = before.active_version_id === null ? 'pending' : 'running';
   const state = replicas === 0 ? 'stopped' : before.state === 'stopped' ? started : before.state;
   const row = await trx
@@ -219,6 +219,13 @@ export async function lockDeployment(trx: Trx, id: string): Promise<Deployment> 
     .where('id', '=', id)
     .forNoKeyUpdate()
     .executeTakeFirstOrThrow(() => new KilnError('NOT_FOUND', `There is no deployment ${id}.`));
+}
+
+/** The same for whoever adds something to it. Errors: NOT_FOUND, also when it was removed meanwhile. */
+export async function lockLivingDeployment(trx: Trx, id: string): Promise<Deployment> {
+  const row = await lockDeployment(trx, id);
+  if (row.deleted_at !== null) throw new KilnError('NOT_FOUND', `The deployment ${row.slug} was removed.`);
+  return row;
 }
 
 /** Hands out the next sequence number (I4) when an intent is accepted. */
@@ -289,6 +296,8 @@ export async function markDeploymentDeleted(trx: Trx, id: string): Promise<void>
 }
 
 export interface DeploymentFacts {
+  /** Of its workspace. */
+  host_label: string;
   active_release_id: string | null;
   running_artifact_sha256: string | null;
   active_kind: string | null;
@@ -297,18 +306,19 @@ export interface DeploymentFacts {
   custom_domain_id: string | null;
 }
 
-/** What the active and the newest version of each deployment add to its answer. */
+/** What its workspace and its active and newest version add to the answer about each deployment. */
 export async function deploymentFacts(db: Conn, ids: string[]): Promise<Map<string, DeploymentFacts>> {
   if (ids.length === 0) return new Map();
   const { rows } = await sql<DeploymentFacts & { id: string }>`
-    select d.id, a.release_id as active_release_id, r.sha256 as running_artifact_sha256, a.kind as active_kind,
+    select d.id, w.host_label, a.release_id as active_release_id, r.sha256 as running_artifact_sha256, a.kind as active_kind,
            n.build_id as current_build_id, n.failure as newest_failure,
            (select min(m.id) from domains m where m.deployment_id = d.id and m.state = 'active') as custom_domain_id
       from deployments d
+      join workspaces w on w.id = d.workspace_id
       left join versions a on a.id = d.active_version_id
       left join releases r on r.id = a.release_id
       left join lateral (select build_id, failure from versions v where v.deployment_id = d.id
-                          order by v.id desc limit 1) n on true
+                          order by v.version_number desc limit 1) n on true
      where d.id in (${sql.join(ids)})`.execute(db);
   return new Map(rows.map(({ id, ...facts }) => [id, facts]));
 }

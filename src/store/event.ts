@@ -86,6 +86,22 @@ export async function eventsAfter(
   return query.execute();
 }
 
+/**
+ * The next batch of the wanted ones, and how far the stream was looked at for them: from there it goes on, so that what
+ * is not wanted is passed over once.
+ */
+export async function nextEvents(
+  db: Conn,
+  of: Parameters<typeof eventsAfter>[1],
+): Promise<{ events: Event[]; after_seq: number; is_last: boolean }> {
+  // Asked for before the events are: what comes in between is not passed over.
+  const last = await lastEventSeq(db, of.tenant_id);
+  const events = await eventsAfter(db, of);
+  const seen = events.at(-1)?.seq ?? of.after_seq;
+  const is_last = events.length < of.limit;
+  return { events, is_last, after_seq: is_last ? Math.max(seen, last) : seen };
+}
+
 /** Position of an event by id (SSE resume); null when retention has removed it. */
 export async function eventSeq(db: Conn, tenant_id: string, id: string): Promise<number | null> {
   const row = await db

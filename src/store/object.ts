@@ -71,6 +71,11 @@ export async function listObjects(db: Conn): Promise<StoredObject[]> {
   return (await db.selectFrom('objects').selectAll().orderBy('key').execute()) as StoredObject[];
 }
 
+export async function objectKeys(db: Conn): Promise<Set<string>> {
+  const rows = await db.selectFrom('objects').select('key').execute();
+  return new Set(rows.map((row) => row.key));
+}
+
 /**
  * Locks the row for removal, unless it was used again since it was read. The database counts microseconds and a Date
  * milliseconds, so the time that was read lies up to a millisecond before the one in the row.

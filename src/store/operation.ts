@@ -79,6 +79,22 @@ export async function unfinishedOf(db: Conn, deployment_id: string): Promise<Ope
     .execute();
 }
 
+/** How many of these kinds wait or run. */
+export async function countUnfinished(
+  db: Conn,
+  deployment_id: string,
+  kinds: readonly OperationKind[],
+): Promise<number> {
+  const row = await db
+    .selectFrom('operations')
+    .select((eb) => eb.fn.countAll<number>().as('n'))
+    .where('deployment_id', '=', deployment_id)
+    .where('kind', 'in', kinds)
+    .where('finished_at', 'is', null)
+    .executeTakeFirstOrThrow();
+  return Number(row.n);
+}
+
 /** Takes the operation under a lease, or null when it is not this worker's turn (finished, leased, or not first in line). */
 export async function claimOperation(
   db: Db,
@@ -179,6 +195,7 @@ export async function expireStuck(db: Conn, slack_ms: number): Promise<string[]>
       stage_deadline_at: null,
     })
     .where('state', '=', 'running')
+    .where('finished_at', 'is', null) // the index of these
     .where('stage_deadline_at', '<', sql<Date>`clock_timestamp() - ${`${slack_ms} milliseconds`}::interval`)
     .returning('id')
     .execute();
@@ -196,10 +213,15 @@ export interface Outcome {
 /**
  * The one writer of a final state. A worker has called `guard` in the same transaction; what ends without one (a switch
  * inside the request, a cancel of what is queued) holds the deployment's lock, without which nobody claims it.
+ * Undefined when it had ended before.
  */
-export async function finishOperation(trx: Trx, id: string, outcome: Outcome): Promise<void> {
+export async function finishOperation(
+  trx: Trx,
+  id: string,
+  outcome: Outcome,
+): Promise<Operation | undefined> {
   const { failure, result, ...plain } = outcome;
-  await trx
+  return trx
     .updateTable('operations')
     .set({
       ...plain,
@@ -212,7 +234,8 @@ export async function finishOperation(trx: Trx, id: string, outcome: Outcome): P
     })
     .where('id', '=', id)
     .where('finished_at', 'is', null)
-    .execute();
+    .returningAll()
+    .executeTakeFirst();
 }
 
 /** Ids of deployments in which something may be building. */

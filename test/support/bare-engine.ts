@@ -169,7 +169,7 @@ export function contextOf(
       ...{ warm_ms: 600_000, drain_ms: 1000, stop_grace_ms: 1000 },
     },
     bounds: {
-      ...{ concurrency: 6, queued_publishes: 1000, replicas: 32, warm_versions: 2, instance_processes: 10 },
+      ...{ concurrency: 6, queued_operations: 1000, replicas: 32, warm_versions: 2, instance_processes: 10 },
       ...{ instance_disk_bytes: 1e9, log_bytes: 1e6, crash_restarts: 10, attempts: 5 },
     },
     retention: { days: 30, keep_versions: 10 },
@@ -261,7 +261,7 @@ export async function aRun(engine: BareEngine, operation_id: string): Promise<Tu
   const operation = (await claimOperation(ctx.db, operation_id, { owner: ctx.id, lease_ms: 60_000 }))!;
   const lease = { operation_id, token: operation.lease_token };
   return openRun(ctx, { operation, lease, abort: new AbortController() }, supervisor, (trx, outcome) =>
-    finishOperation(trx, operation_id, outcome),
+    finishOperation(trx, operation_id, outcome).then(() => {}),
   );
 }
 

@@ -9,6 +9,7 @@ import type { Scope } from '../../domain/tenant.ts';
 import { insertApiKey } from '../../store/api-key.ts';
 import { type Database, openDatabase } from '../../store/db.ts';
 import { ensureTenant, type NewId } from '../../store/tenant.ts';
+import { transact } from '../../store/transact.ts';
 import { makeVault } from '../../store/vault.ts';
 import { createApi } from '../app.ts';
 import { makeKey } from '../auth.ts';
@@ -85,7 +86,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
       sandboxes: 1000,
       sandbox_snapshots: 1000,
       deployments: 1000,
-      queued_publishes: 150,
+      queued_operations: 150,
       ...limits,
     },
     log: (level, message, data) => {
@@ -99,7 +100,7 @@ export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Prom
   };
   const app = createApi(deps);
   const tenant = async (slug: string) =>
-    (await database.db.transaction().execute((trx) => ensureTenant(trx, newId, { name: slug, slug }))).id;
+    (await transact(database.db, (trx) => ensureTenant(trx, newId, { name: slug, slug }))).id;
   const tenant_id = await tenant('mine');
   const other_id = await tenant('other');
   const add = addKey(database);

@@ -4,6 +4,7 @@ import { failure } from '../../domain/failure.ts';
 import { isFinished, type Operation, type OperationKind } from '../../domain/operation.ts';
 import type { Version } from '../../domain/version.ts';
 import type { Accepted, Engine, PublishInput } from '../../engine/engine.ts';
+import { refuseUnpromotable } from '../../engine/promote.ts';
 import { insertBuild, setBuildState } from '../../store/build.ts';
 import type { Database } from '../../store/db.ts';
 import {
@@ -19,6 +20,7 @@ import { type KeyScope, recordSubject } from '../../store/idempotency.ts';
 import { finishOperation, getOperation, insertOperation } from '../../store/operation.ts';
 import { insertRelease } from '../../store/release.ts';
 import type { NewId } from '../../store/tenant.ts';
+import { transact } from '../../store/transact.ts';
 import type { Vault } from '../../store/vault.ts';
 import {
   insertVersion,
@@ -94,7 +96,7 @@ export class FakeEngine extends FakeSandboxes {
       | 'retry_of'
     >,
   ): Promise<Accepted> {
-    return this.database.db.transaction().execute(async (trx) => {
+    return transact(this.database.db, async (trx) => {
       const deployment = (await deploymentById(trx, deployment_id))!;
       const { tenant_id, workspace_id, project_id } = deployment;
       const seq = await takeSeq(trx, deployment_id);
@@ -133,7 +135,7 @@ export class FakeEngine extends FakeSandboxes {
 
   /** What the pipeline would do: the version becomes ready (or fails) and, if it asked to, live. */
   async finish(version_id: string, outcome: 'live' | 'failed' = 'live'): Promise<void> {
-    await this.database.db.transaction().execute(async (trx) => {
+    await transact(this.database.db, async (trx) => {
       const version = await versionById(trx, version_id);
       const { id: operation_id } = await trx
         .selectFrom('operations')
@@ -230,7 +232,8 @@ export class FakeEngine extends FakeSandboxes {
     by: { kind: OperationKind; idempotency: KeyScope | null; wait_ms: number },
   ) {
     this.calls.push(by.kind);
-    const operation = await this.database.db.transaction().execute(async (trx) => {
+    await refuseUnpromotable(this.database.db, version);
+    const operation = await transact(this.database.db, async (trx) => {
       const seq = await takeSeq(trx, version.deployment_id);
       const { tenant_id, deployment_id } = version;
       const id = this.#newId('op');
@@ -257,7 +260,7 @@ export class FakeEngine extends FakeSandboxes {
     const { tenant_id, deployment_id, id: version_id } = version;
     const id = this.#newId('op');
     const sha256 = 'b'.repeat(64);
-    await this.database.db.transaction().execute(async (trx) => {
+    await transact(this.database.db, async (trx) => {
       const seq = await takeSeq(trx, deployment_id);
       await insertOperation(trx, { id, kind: 'verify', tenant_id, deployment_id, version_id, seq });
       if (by.idempotency) await recordSubject(trx, by.idempotency, { operation_id: id });
@@ -275,7 +278,7 @@ export class FakeEngine extends FakeSandboxes {
 
   async cancel(operation_id: string): Promise<Operation> {
     this.calls.push('cancel');
-    await this.database.db.transaction().execute((trx) =>
+    await transact(this.database.db, (trx) =>
       finishOperation(trx, operation_id, {
         state: 'cancelled',
         promoted: false,
@@ -296,23 +299,21 @@ export class FakeEngine extends FakeSandboxes {
   }
 
   async scale(deployment: { id: string }, desired_replicas: number) {
-    return this.database.db.transaction().execute((trx) => setReplicas(trx, deployment.id, desired_replicas));
+    return transact(this.database.db, (trx) => setReplicas(trx, deployment.id, desired_replicas));
   }
 
   async removeDeployment(deployment: { id: string }): Promise<void> {
-    await this.database.db.transaction().execute((trx) => markDeploymentDeleted(trx, deployment.id));
+    await transact(this.database.db, (trx) => markDeploymentDeleted(trx, deployment.id));
   }
 
   async setEnv(deployment: { id: string }, vars: Parameters<Engine['setEnv']>[1]): Promise<void> {
-    await this.database.db.transaction().execute(async (trx) => {
+    await transact(this.database.db, async (trx) => {
       for (const v of vars) await setEnvVar(trx, this.#vault, { ...v, deployment_id: deployment.id });
     });
   }
 
   async unsetEnv(deployment: { id: string }, environment: string, name: string): Promise<boolean> {
-    return this.database.db
-      .transaction()
-      .execute((trx) => deleteEnvVar(trx, deployment.id, environment, name));
+    return transact(this.database.db, (trx) => deleteEnvVar(trx, deployment.id, environment, name));
   }
 
   buildLogPath(build_id: string): string {
@@ -323,8 +324,8 @@ export class FakeEngine extends FakeSandboxes {
     return path.join(this.dir, 'instances', `${instance_id}.jsonl`);
   }
 
-  async publicUrl(deployment: { slug: string }): Promise<string> {
-    return `http://${deployment.slug}.default.localhost:7080`;
+  publicUrl(slug: string): string {
+    return `http://${slug}.default.localhost:7080`;
   }
 
   async gc(options: { dry_run: boolean }) {

@@ -9,6 +9,7 @@ import { discardSandbox, fillSandbox, snapshotSandbox } from '../../engine/sandb
 import type { Database } from '../../store/db.ts';
 import { fileObjectStore } from '../../store/objects/files.ts';
 import { setSandboxState } from '../../store/sandbox.ts';
+import { transact } from '../../store/transact.ts';
 
 type Machine = Awaited<ReturnType<Engine['exec']>>;
 type MachineExit = Awaited<Machine['exited']>;
@@ -29,11 +30,11 @@ export class FakeSandboxes {
   }
 
   async destroySandbox(sandbox: Parameters<Engine['destroySandbox']>[0]): Promise<void> {
-    await this.database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'destroyed'));
+    await transact(this.database.db, (trx) => setSandboxState(trx, sandbox, 'destroyed'));
   }
 
   async pauseSandbox(sandbox: Parameters<Engine['pauseSandbox']>[0]) {
-    return this.database.db.transaction().execute((trx) => setSandboxState(trx, sandbox, 'paused'));
+    return transact(this.database.db, (trx) => setSandboxState(trx, sandbox, 'paused'));
   }
 
   get #copies() {

@@ -55,8 +55,12 @@ export interface App {
   evidence(path: string, found: string, follows: string, what?: string | RegExp): Evidence;
   /** Files of these extensions ('py'), nearest the root first, without tests and dependencies. */
   code(extensions: string[], max_depth?: number): string[];
-  /** The first code file with a line that matches. */
-  search(paths: string[], what: RegExp): { file: string; line: number; match: RegExpExecArray } | null;
+  /** The first code file with a line that matches, and whose match is accepted. */
+  search(
+    paths: string[],
+    what: RegExp,
+    accepts?: (match: RegExpExecArray) => boolean,
+  ): { file: string; line: number; match: RegExpExecArray } | null;
   /** The version of a tool that .tool-versions (asdf) or mise.toml pin. */
   pinned(tool: string): Toolchain | null;
 }
@@ -100,9 +104,9 @@ export function openApp(files: SourceFiles, root: string, entrypoint: string | n
       follows,
     }),
     code: (extensions, max_depth = 4) => codeFiles(app, extensions, max_depth),
-    search: (paths, what) => {
+    search: (paths, what, accepts) => {
       for (const file of paths) {
-        const hit = lineOf(files.read(at(file), CODE_BYTES), what);
+        const hit = lineOf(files.read(at(file), CODE_BYTES), what, accepts);
         if (hit?.match) return { file, line: hit.line, match: hit.match };
       }
       return null;
@@ -115,6 +119,7 @@ export function openApp(files: SourceFiles, root: string, entrypoint: string | n
 function lineOf(
   text: string | null,
   what: string | RegExp,
+  accepts: (match: RegExpExecArray) => boolean = () => true,
 ): { line: number; match: RegExpExecArray | null } | null {
   if (text === null) return null;
   // Also as Windows writes it: a pattern that ends with $ must not meet the \r.
@@ -122,9 +127,12 @@ function lineOf(
   for (let at = 0; at < lines.length; at++) {
     // A longer line is generated code, and would let a pattern run for long.
     const line = lines[at]!.slice(0, 1000);
-    if (typeof what === 'string' ? line.includes(what) : what.test(line)) {
-      return { line: at + 1, match: typeof what === 'string' ? null : what.exec(line) };
+    if (typeof what === 'string') {
+      if (line.includes(what)) return { line: at + 1, match: null };
+      continue;
     }
+    const match = what.exec(line);
+    if (match !== null && accepts(match)) return { line: at + 1, match };
   }
   return null;
 }

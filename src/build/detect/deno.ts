@@ -39,7 +39,7 @@ export const deno: Detector = {
     const told = entry === null || serves || app.search([entry], /\bDeno\.serve\b/) !== null;
     const fixed = fixedPortNotes(
       app,
-      entry && !told ? fixedPort(app, [entry], PORT_IN_CODE, READS_PORT) : null,
+      entry && !told ? fixedPort(app, [entry], { written: [PORT_IN_CODE], reads_port: READS_PORT }) : null,
     );
     const start = task
       ? 'exec deno task start'

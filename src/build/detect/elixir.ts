@@ -21,7 +21,10 @@ function detectProject(app: App) {
     app.search(['mix.exs'], /^\s*\{\s*:\w+\s*,\s*(?:"|git:|github:|path:|~)/) !== null;
   const phoenix = app.line('mix.exs', /\{\s*:phoenix\s*,/);
   const files = app.code(['ex', 'exs']).filter((file) => file !== 'mix.exs');
-  const fixed = fixedPortNotes(app, fixedPort(app, files, PORT_IN_CODE, READS_PORT));
+  const fixed = fixedPortNotes(
+    app,
+    fixedPort(app, files, { written: [PORT_IN_CODE], reads_port: READS_PORT }),
+  );
   const assets = app.line('mix.exs', /"assets\.deploy"/) !== null;
   const release = phoenix !== null || app.line('mix.exs', /\breleases:/) !== null;
   const hex = 'mix local.hex --force --if-missing && mix local.rebar --force --if-missing';
@@ -70,7 +73,10 @@ function detectScript(app: App) {
   const asked = app.entrypoint?.endsWith('.exs') ? app.first(app.entrypoint) : null;
   const entry = asked ?? SCRIPTS.find((file) => app.exists(file));
   if (!entry) return null;
-  const fixed = fixedPortNotes(app, fixedPort(app, [entry], PORT_IN_CODE, READS_PORT));
+  const fixed = fixedPortNotes(
+    app,
+    fixedPort(app, [entry], { written: [PORT_IN_CODE], reads_port: READS_PORT }),
+  );
   return detection({
     ecosystem: 'elixir',
     kind: 'dynamic',

@@ -87,7 +87,10 @@ export const go: Detector = {
     const inside = files.filter((file) => chosen.dir === '.' || file.startsWith(`${chosen.dir}/`));
     const fixed = fixedPortNotes(
       app,
-      fixedPort(app, [...new Set([...inside, ...files])], PORT_IN_CODE, READS_PORT),
+      fixedPort(app, [...new Set([...inside, ...files])], {
+        written: [PORT_IN_CODE],
+        reads_port: READS_PORT,
+      }),
     );
     const health = healthRoute(app, [...new Set([...inside, ...files])]);
     const cgo = app.search(files, /^\s*(?:import\s+)?"C"\s*$/);

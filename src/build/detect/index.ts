@@ -8,6 +8,7 @@ import { go } from './go.ts';
 import { java } from './java.ts';
 import { node } from './node.ts';
 import { php } from './php.ts';
+import { portInCommand } from './port.ts';
 import { ANOTHER_START, procfile, unusedProcesses, webProcess } from './procfile.ts';
 import { python } from './python.ts';
 import { ruby } from './ruby.ts';
@@ -120,6 +121,7 @@ function withProcfile(app: App, rule: string, detection: Detection): Detection {
   if (!web) return detection;
   const start = detection.setup ? `${detection.setup}; ${web.command}` : web.command;
   const evidence = [...detection.evidence, web.evidence];
+  const port = portInCommand(web.command);
   const warnings = [...detection.warnings, ...unusedProcesses(app)];
-  return { ...detection, start, port: null, evidence, warnings, would_change: [ANOTHER_START] };
+  return { ...detection, start, port, evidence, warnings, would_change: [ANOTHER_START] };
 }

@@ -24,7 +24,7 @@ import {
   startScript,
 } from './node/start.ts';
 import { workspacePackages, workspacePatterns } from './node/workspace.ts';
-import { fixedPortNotes } from './port.ts';
+import { type FixedPort, fixedPortNotes, portInCommand } from './port.ts';
 import { siteFolder } from './static.ts';
 
 /** What only the folder of an app has. */
@@ -216,7 +216,9 @@ function serverDetection(
     ]),
   ];
   const port =
-    framework?.kind === 'dynamic' && framework.framework !== 'nest' ? null : fixedNodePort(pkg.app, code);
+    framework?.kind === 'dynamic' && framework.framework !== 'nest'
+      ? null
+      : (portInStart(pkg, start) ?? fixedNodePort(pkg.app, code));
   const fixed = fixedPortNotes(pkg.app, port);
   const health = framework?.kind === 'dynamic' ? null : healthRoute(pkg.app, code);
   const name = framework?.kind === 'dynamic' ? framework.framework : (library?.framework ?? null);
@@ -255,6 +257,13 @@ function serverDetection(
       ...loopbackWarnings(pkg.app, start.entry),
     ],
   });
+}
+
+/** `PORT=3000 node server.js` as a script. */
+function portInStart(pkg: NodePackage, { command }: Start): FixedPort | null {
+  const port = portInCommand(command);
+  const line = port === null ? null : pkg.app.line('package.json', new RegExp(`\\b${port}\\b`));
+  return port === null || line === null ? null : { port, file: 'package.json', line };
 }
 
 function siteDetection(pkg: NodePackage, site: FrameworkPlan, notes: Notes, lost: string[]): Detection {

@@ -2,6 +2,7 @@
 import type { Evidence } from '../../domain/plan.ts';
 import type { App } from './app.ts';
 import { type Detector, detection } from './detector.ts';
+import { portInCommand } from './port.ts';
 
 /** What to do about a start line of a Procfile. */
 export const ANOTHER_START = 'Another `web:` line in the Procfile, or run_command, starts something else.';
@@ -60,6 +61,7 @@ export const procfile: Detector = {
       ecosystem: 'procfile',
       kind: 'dynamic',
       start: web.command,
+      port: portInCommand(web.command),
       evidence: [web.evidence],
       would_change: [ANOTHER_START],
       warnings: unusedProcesses(app),

@@ -5,11 +5,12 @@ import { quote } from '../quote.ts';
 import type { App } from './app.ts';
 import { type Detector, detection, type Stuck } from './detector.ts';
 import { fastapiHealth, healthRoute } from './health.ts';
-import { fixedPort, fixedPortNotes } from './port.ts';
+import { fixedPort, fixedPortNotes, PYTHON_PORTS } from './port.ts';
 import { PACKAGES, type PythonPackages, pythonPackages, pythonVersion } from './python/packages.ts';
 import { MANIFESTS as ALL_MANIFESTS } from './static.ts';
 
-const SETUP = `export PYTHONPATH="$PWD/${PACKAGES}:$PWD:$PWD/src" PATH="$PWD/${PACKAGES}/bin:$PATH"`;
+/** What is on the path already comes first: the author's own setting, and what Kiln loads before the app (moved-port). */
+const SETUP = `export PYTHONPATH="\${PYTHONPATH:+$PYTHONPATH:}$PWD/${PACKAGES}:$PWD:$PWD/src" PATH="$PWD/${PACKAGES}/bin:$PATH"`;
 const BIND = '0.0.0.0:$PORT';
 const MANIFESTS = ['requirements.txt', 'pyproject.toml', 'Pipfile', 'setup.py'];
 
@@ -277,7 +278,7 @@ function wsgi(app: App, packages: PythonPackages | null, files: string[]): Found
         warnings,
         start: `python3 -m flask --app ${of} run --host 0.0.0.0 --port $PORT`,
       };
-    const fixed = fixedPortNotes(app, fixedPort(app, [at.file], PORT_IN_CODE, READS_PORT));
+    const fixed = fixedPortNotes(app, fixedPort(app, [at.file], PYTHON_PORTS));
     return {
       framework,
       evidence: [...evidence, ...fixed.evidence],
@@ -314,10 +315,6 @@ function dashboard(app: App, packages: PythonPackages | null, files: string[]): 
   return null;
 }
 
-const PORT_IN_CODE =
-  /\bport\s*=\s*(\d{2,5})\b|\(\s*['"][\w.]*['"]\s*,\s*(\d{2,5})\s*\)|\bPORT\b\s*=\s*(\d{2,5})\b/i;
-const READS_PORT = /['"]PORT['"]/;
-
 /** A file with a usual name that is a program: it starts by itself. */
 function plain(app: App, files: string[]): Found {
   const scripts = tableAt(
@@ -347,7 +344,7 @@ function plain(app: App, files: string[]): Found {
       files.includes(file),
     );
   if (!entry) return packageMain(app, files);
-  const fixed = fixedPortNotes(app, fixedPort(app, [entry], PORT_IN_CODE, READS_PORT));
+  const fixed = fixedPortNotes(app, fixedPort(app, [entry], PYTHON_PORTS));
   return {
     framework: null,
     evidence: [

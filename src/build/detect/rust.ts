@@ -72,7 +72,10 @@ export const rust: Detector = {
       ...tableAt(inner.toml('Cargo.toml'), 'dependencies'),
     };
     const framework = FRAMEWORKS.find((name) => name in dependencies) ?? null;
-    const fixed = fixedPortNotes(inner, fixedPort(inner, inner.code(['rs']), PORT_IN_CODE, READS_PORT));
+    const fixed = fixedPortNotes(
+      inner,
+      fixedPort(inner, inner.code(['rs']), { written: [PORT_IN_CODE], reads_port: READS_PORT }),
+    );
     const locked = app.exists('Cargo.lock') ? ' --locked' : '';
     const name = quote(chosen.name);
     const rocket = framework === 'rocket';

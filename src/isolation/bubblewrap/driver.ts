@@ -5,6 +5,7 @@ import { cacheEnvironment } from '../cache.ts';
 import type { DriverOptions, IsolationDriver, MachineSpec } from '../driver.ts';
 import { openHost, type Prepared } from '../host.ts';
 import { startMachine } from '../machine.ts';
+import { withMovedPort } from '../moved-port/moved-port.ts';
 import { FETCH_PROXY, heldBack, NODE_INSIDE, openOutlet, withProxy } from '../network/outlet.ts';
 import { findProgram } from '../program.ts';
 import { machinePath } from '../toolchain.ts';
@@ -15,6 +16,8 @@ import { selfTest } from './self-test.ts';
 /** Names for the machine's one user; the host's accounts stay unknown. */
 const PASSWD = 'root:x:0:0:root:/home:/bin/sh\napp:x:1000:1000:app:/home:/bin/sh\n';
 const GROUP = 'root:x:0:\napp:x:1000:\n';
+/** Where a machine sees what moves its port. */
+const PRELOADS_INSIDE = '/kiln/moved-port';
 const NSSWITCH = 'passwd: files\ngroup: files\nhosts: files dns\n';
 
 /**
@@ -30,7 +33,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
   async function launch(spec: MachineSpec, user_namespace: UserNamespace, prepared: Prepared) {
     const bwrap = findProgram('bwrap', host.search_path);
     if (bwrap === null) throw new Error('bwrap is not installed');
-    const { private_dir, tools, registry, network, marks, limit_arguments } = prepared;
+    const { private_dir, tools, registry, network, marks, limit_arguments, preload_dir } = prepared;
     const outlet = spec.kind === 'instance' ? null : await openOutlet(spec, network);
     const mounts = hostMounts({
       tools,
@@ -45,6 +48,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
         { kind: 'read', from: process.execPath, to: NODE_INSIDE },
         { kind: 'read', ...FETCH_PROXY },
       );
+    if (preload_dir !== null) mounts.push({ kind: 'read', from: preload_dir, to: PRELOADS_INSIDE });
     const env = {
       PATH: machinePath(tools, host.search_path),
       HOME: '/home',
@@ -52,7 +56,7 @@ export function bubblewrapDriver(o: DriverOptions): IsolationDriver {
       LANG: 'C.UTF-8',
       ...registry.env,
       ...(cache === null ? {} : cacheEnvironment('/cache')),
-      ...spec.env,
+      ...(preload_dir === null ? spec.env : withMovedPort(spec.env, spec.moved_port!, PRELOADS_INSIDE)),
     };
     const options = bubblewrapOptions({
       user_namespace,

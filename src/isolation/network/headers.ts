@@ -1,18 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import { HOP_BY_HOP } from '../../domain/hop-by-hop.ts';
 
-/** Meant for the next hop only (RFC 9110 7.6.1), or settled by the proxy itself. */
-const HOP_BY_HOP: ReadonlySet<string> = new Set([
-  ...['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'proxy-authorization'],
-  ...[
-    'proxy-authentication-info',
-    'te',
-    'trailer',
-    'transfer-encoding',
-    'upgrade',
-    'http2-settings',
-    'expect',
-  ],
-]);
+/** Settled by this proxy itself. */
+const OWN = ['trailer', 'http2-settings', 'expect'];
 
 /** What `Connection` must not take away: where a message ends, and whom it is for. */
 const KEPT: ReadonlySet<string> = new Set(['content-length', 'host']);
@@ -26,7 +16,7 @@ export function endToEnd(raw_headers: readonly string[], besides: readonly strin
     .flatMap(([, value]) => value.toLowerCase().split(','))
     .map((name) => name.trim())
     .filter((name) => !KEPT.has(name));
-  const dropped = new Set([...HOP_BY_HOP, ...named, ...besides]);
+  const dropped = new Set([...HOP_BY_HOP, ...OWN, ...named, ...besides]);
   return pairs.filter(([name]) => !dropped.has(name.toLowerCase())).flat();
 }
 

@@ -5,6 +5,7 @@ import { cacheEnvironment } from '../cache.ts';
 import type { DriverOptions, IsolationDriver, SelfTest } from '../driver.ts';
 import { openHost } from '../host.ts';
 import { startMachine } from '../machine.ts';
+import { withMovedPort } from '../moved-port/moved-port.ts';
 import { findProgram } from '../program.ts';
 import { runForTest } from '../self-test.ts';
 import { machinePath, searchEntries } from '../toolchain.ts';
@@ -35,7 +36,7 @@ export function processDriver(o: DriverOptions): IsolationDriver {
     },
     base: () => describeBase(host.search_path, host.answers, 'moving'),
     start: (spec) =>
-      startMachine(host, spec, ({ private_dir, tools, registry, marks, limit_arguments }) => {
+      startMachine(host, spec, ({ private_dir, tools, registry, marks, limit_arguments, preload_dir }) => {
         // Tools that Kiln does not know keep working here: the host's search path comes after the known ones.
         const path = [...machinePath(tools, host.search_path).split(':'), ...searchEntries(host.search_path)];
         const env = {
@@ -45,7 +46,7 @@ export function processDriver(o: DriverOptions): IsolationDriver {
           LANG: 'C.UTF-8',
           ...registry.env,
           ...(spec.cache && spec.kind === 'build' ? cacheEnvironment(spec.cache.dir) : {}),
-          ...spec.env,
+          ...(preload_dir === null ? spec.env : withMovedPort(spec.env, spec.moved_port!, preload_dir)),
           ...marks,
         };
         const cwd = join(spec.workspace_dir, spec.cwd);

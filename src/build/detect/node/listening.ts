@@ -1,9 +1,7 @@
 /** Where a Node server listens: a port or an address its code fixes, and the variables that move it to all addresses. */
 import type { App } from '../app.ts';
-import { type FixedPort, fixedPort } from '../port.ts';
+import { type FixedPort, fixedPort, NODE_PORTS } from '../port.ts';
 
-const PORT_IN_CODE = /\.listen\(\s*(\d{2,5})\b|\bport\b\s*[:=]\s*(\d{2,5})\b|\bPORT\b\s*=\s*(\d{2,5})\b/i;
-const READS_PORT = /\benv(?:\.|\[['"]|\.get\(['"])PORT\b|\bPORT\b[^=\n]{0,40}\benv\b/;
 const LOOPBACK =
   /\.listen\([^)]{0,80}['"](127\.0\.0\.1|localhost)['"]|\bhost(?:name)?\s*[:=]\s*['"](127\.0\.0\.1|localhost)['"]/;
 /** `env.HOST ?? 'localhost'`: a variable whose default is an address is where the server listens. */
@@ -17,7 +15,7 @@ const ADDRESS_OF_PACKAGE: [name: string, variable: string][] = [
 
 /** The port that these files fix, when none of them reads PORT. */
 export const fixedNodePort = (app: App, files: string[]): FixedPort | null =>
-  fixedPort(app, files, PORT_IN_CODE, READS_PORT);
+  fixedPort(app, files, NODE_PORTS);
 
 /** Variables that make the server listen on every address. */
 export function listenEverywhere(
