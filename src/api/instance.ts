@@ -3,7 +3,7 @@ import type { Deployment } from '../domain/deployment.ts';
 import type { Instance } from '../domain/instance.ts';
 import type { RunSettings } from '../domain/settings.ts';
 import { getInstance, listInstances } from '../store/instance.ts';
-import { versionById } from '../store/version.ts';
+import { runFacts } from '../store/version.ts';
 import { type AnyCall, data, handle, type Mounted, reply } from './call.ts';
 import * as contract from './contract/instance.ts';
 import { findDeployment, iso, notFound, pageOf } from './find.ts';
@@ -54,9 +54,8 @@ function present(i: Instance, deployment: Deployment, settings: RunSettings | nu
 async function presentAll(call: AnyCall, deployment: Deployment, rows: Instance[]) {
   const { db } = call.deps.database;
   const ids = [...new Set(rows.map((row) => row.version_id))];
-  const versions = await Promise.all(ids.map((id) => versionById(db, id)));
-  const settings = new Map(versions.map((version) => [version.id, version.run_settings]));
-  return rows.map((row) => present(row, deployment, settings.get(row.version_id) ?? null));
+  const facts = await runFacts(db, ids);
+  return rows.map((row) => present(row, deployment, facts.get(row.version_id)?.run_settings ?? null));
 }
 
 async function find(call: AnyCall, deployment_id: string, id: string): Promise<Instance> {

@@ -112,6 +112,7 @@ export type RunFacts = Pick<Version, 'kind' | 'plan' | 'run_settings'> & { env_e
 
 /** What versions run with, by id. */
 export async function runFacts(db: Conn, ids: readonly string[]): Promise<Map<string, RunFacts>> {
+  if (ids.length === 0) return new Map();
   const rows = await db
     .selectFrom('versions')
     .select(['id', 'kind', 'plan', 'run_settings', 'env_encrypted'])
