@@ -15,7 +15,7 @@ import * as migration004 from './migrations/004-snapshots.ts';
 import * as migration005 from './migrations/005-verify.ts';
 import * as migration006 from './migrations/006-build-report.ts';
 import { withPreparedStatements } from './pglite-statements.ts';
-import { placePrepared, preparedFolder } from './prepared.ts';
+import { placePrepared } from './prepared.ts';
 import type { Tables } from './schema.ts';
 import { SyncedFiles, withSync } from './synced-files.ts';
 
@@ -120,9 +120,6 @@ async function isMigrated(db: Db): Promise<boolean> {
   return done.size === ours.length && ours.every((name) => done.has(name));
 }
 
-/** A folder for PGlite that is none; tests use it. */
-const IN_MEMORY = 'memory://';
-
 /**
  * Zeroing Postgres' own 128 MiB of buffers takes 90 ms of every start, and all of it is resident from then on, which
  * makes every child process dearer to start. What does not fit is in the system's page cache.
@@ -131,11 +128,8 @@ const PGLITE_BUFFERS = ['-c', 'shared_buffers=32MB'];
 
 async function openPglite(dir: string): Promise<Database> {
   const startParams = [...PGlite.defaultStartParams, ...PGLITE_BUFFERS];
-  if (dir !== IN_MEMORY) await placePrepared(dir, preparedFolder());
-  const pglite =
-    dir === IN_MEMORY
-      ? await PGlite.create(dir, { startParams })
-      : await PGlite.create({ fs: new SyncedFiles(dir), startParams: withSync(startParams) });
+  await placePrepared(dir);
+  const pglite = await PGlite.create({ fs: new SyncedFiles(dir), startParams: withSync(startParams) });
   const prepared = withPreparedStatements(pglite);
   const db = new Kysely<Tables>({ dialect: new PGliteDialect({ pglite: prepared }) });
   const forBoss: Parameters<typeof fromPglite>[0] = {
