@@ -2,7 +2,7 @@
 // and does nothing (a few milliseconds). Plain JavaScript for any Node from 20 on, because it runs before Node 24 is there.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -53,14 +53,19 @@ function install() {
   writeFileSync(stamp, `${wanted()}\n`);
 }
 
-/** So that first starts need no initdb (2.5 s). Where it does not work they make their database themselves. */
+/** So that first starts need no initdb (2.5 s) and make no tables. Where it does not work they do it themselves. */
 function prepareDatabase() {
   const node = path.join(modules, 'node', 'bin', 'node');
   const manifest = path.join(modules, '@electric-sql', 'pglite', 'package.json');
   if (!existsSync(node) || !existsSync(manifest)) return;
   // The same as `preparedFolder` in src/store/prepared.ts, which this Node may be too old to load.
   const { version } = JSON.parse(readFileSync(manifest, 'utf8'));
-  if (existsSync(path.join(modules, '.kiln', `database-${version}`))) return;
+  const migrations = path.join(root, 'src', 'store', 'migrations');
+  const hash = createHash('sha256');
+  for (const name of readdirSync(migrations).sort())
+    hash.update(name).update(readFileSync(path.join(migrations, name)));
+  const digest = hash.digest('hex').slice(0, 12);
+  if (existsSync(path.join(modules, '.kiln', `database-${version}-${digest}`))) return;
   console.error('Preparing an empty database for first starts (once, 3 seconds)…');
   const script = path.join(root, 'scripts', 'prepare-database.ts');
   spawnSync(node, [script], { stdio: ['ignore', 'ignore', 'inherit'], timeout: 60_000 });

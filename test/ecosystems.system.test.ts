@@ -8,6 +8,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { findProgram } from '../src/isolation/program.ts';
+import buildable from './fixtures/buildable.json' with { type: 'json' };
 import { JAVA_SERVER, staticSite, writeApp } from './support/apps.ts';
 import type { Answer, Json } from './support/client.ts';
 import { fixture, generated, missingNeeds, type Need } from './support/ecosystems.ts';
@@ -20,6 +21,8 @@ interface Case {
   name: string;
   needs: Need[];
   source: () => Promise<string>;
+  /** The folder in test/fixtures/apps that it is. */
+  fixture?: string;
   publish?: Record<string, unknown>;
   kind: 'static' | 'dynamic';
   /** What the build log has to tell. */
@@ -70,6 +73,8 @@ const listensOn = (address: string) =>
 http.createServer((q, s) => s.end('on ${address}')).listen(process.env.PORT, '${address}');`,
   });
 
+const app = (name: string) => ({ fixture: name, source: () => fixture(name) });
+
 const CASES: Case[] = [
   {
     name: 'static folder',
@@ -99,7 +104,7 @@ const CASES: Case[] = [
   {
     name: 'astro',
     needs: ['node', 'npm-tool', 'npm'],
-    source: () => fixture('astro-static'),
+    ...app('astro-static'),
     kind: 'static',
     log: [/astro build/],
     visit: says(/<html|<h1/i),
@@ -130,7 +135,7 @@ const CASES: Case[] = [
   {
     name: 'pnpm',
     needs: ['node', 'npm-tool', 'npm'],
-    source: () => fixture('pnpm-app'),
+    ...app('pnpm-app'),
     kind: 'dynamic',
     log: [/pnpm@9/, /--frozen-lockfile/],
     visit: says(/./),
@@ -138,7 +143,7 @@ const CASES: Case[] = [
   {
     name: 'yarn',
     needs: ['node', 'npm-tool', 'npm'],
-    source: () => fixture('yarn-classic-app'),
+    ...app('yarn-classic-app'),
     kind: 'dynamic',
     log: [/yarn@1/, /--frozen-lockfile/],
     visit: says(/./),
@@ -146,7 +151,7 @@ const CASES: Case[] = [
   {
     name: 'fastapi',
     needs: ['python3', 'pypi'],
-    source: () => fixture('fastapi-requirements'),
+    ...app('fastapi-requirements'),
     kind: 'dynamic',
     log: [/pip install/, /Successfully installed.*fastapi/],
     visit: says(/./),
@@ -154,7 +159,7 @@ const CASES: Case[] = [
   {
     name: 'flask',
     needs: ['python3', 'pypi'],
-    source: () => fixture('flask-pyproject'),
+    ...app('flask-pyproject'),
     kind: 'dynamic',
     log: [/gunicorn/, /Successfully installed/],
     visit: says(/./),
@@ -162,7 +167,7 @@ const CASES: Case[] = [
   {
     name: 'uv',
     needs: ['python3', 'pypi'],
-    source: () => fixture('python-uv'),
+    ...app('python-uv'),
     kind: 'dynamic',
     log: [/uv export/],
     visit: says(/./),
@@ -170,7 +175,7 @@ const CASES: Case[] = [
   {
     name: 'poetry',
     needs: ['python3', 'pypi'],
-    source: () => fixture('python-poetry'),
+    ...app('python-poetry'),
     kind: 'dynamic',
     log: [/versions that poetry locked/],
     visit: says(/./),
@@ -178,7 +183,7 @@ const CASES: Case[] = [
   {
     name: 'go net/http',
     needs: ['go'],
-    source: () => fixture('go-net-http'),
+    ...app('go-net-http'),
     kind: 'dynamic',
     log: [/go build/, /health: passed/],
     visit: says(/./),
@@ -186,7 +191,7 @@ const CASES: Case[] = [
   {
     name: 'go chi',
     needs: ['go', 'go-modules'],
-    source: () => fixture('go-chi'),
+    ...app('go-chi'),
     kind: 'dynamic',
     log: [/go mod download/, /go build/],
     visit: says(/./),
@@ -194,7 +199,7 @@ const CASES: Case[] = [
   {
     name: 'elixir',
     needs: ['elixir'],
-    source: () => fixture('elixir-plug-less'),
+    ...app('elixir-plug-less'),
     kind: 'dynamic',
     log: [/mix compile/],
     visit: says(/./),
@@ -202,7 +207,7 @@ const CASES: Case[] = [
   {
     name: 'ruby',
     needs: ['ruby'],
-    source: () => fixture('ruby-script'),
+    ...app('ruby-script'),
     kind: 'dynamic',
     log: [/health: passed/],
     visit: says(/./),
@@ -210,7 +215,7 @@ const CASES: Case[] = [
   {
     name: 'php',
     needs: ['php'],
-    source: () => fixture('php-plain'),
+    ...app('php-plain'),
     kind: 'dynamic',
     log: [/health: passed/],
     visit: says(/./),
@@ -241,7 +246,7 @@ const CASES: Case[] = [
   {
     name: 'rust',
     needs: ['cargo'],
-    source: () => fixture('rust-plain'),
+    ...app('rust-plain'),
     kind: 'dynamic',
     log: [/Compiling/, /health: passed/],
     visit: says(/./),
@@ -249,7 +254,7 @@ const CASES: Case[] = [
   {
     name: 'node of another version',
     needs: ['node', 'npm-tool', 'npm'],
-    source: () => fixture('node-exact-version'),
+    ...app('node-exact-version'),
     kind: 'dynamic',
     log: [/asks for Node/, /health: passed/],
     visit: says(/./),
@@ -363,15 +368,21 @@ async function removed(kiln: Kiln, deployment_id: string): Promise<Json> {
 }
 
 function suite(name: string, flags: Flags, cases: Case[], skip: string | false = false): void {
-  describe(name, { skip }, () => {
+  describe(name, { skip, concurrency: 2 }, () => {
     let kiln: Kiln;
     before(async () => {
       kiln = await startKiln({ 'startup-limit': '60', ...flags });
     });
     after(() => kiln.close());
+    // Two at a time: much of a build is waiting for a registry.
     for (const of of cases) test(of.name, { skip: skipped(of) }, () => prove(kiln, of));
   });
 }
+
+test('what src/build/fixtures.system.test.ts leaves to this file is among the apps', () => {
+  const here = CASES.map((of) => of.fixture);
+  for (const name of buildable.published) assert.ok(here.includes(name), name);
+});
 
 suite('apps through the engine', {}, CASES);
 suite(

@@ -23,8 +23,11 @@ const COMMAND_MS = 300_000;
 const START_MS = 60_000;
 
 const asked = process.env.KILN_APPS;
-/** `by_default`: every ecosystem, and each way of installing and starting, in minutes. The rest are larger downloads. */
-const everything = [...buildable.by_default, ...buildable.on_request];
+/**
+ * `by_default`: every ecosystem, and each way of installing and starting, in minutes. `published`: test/ecosystems.system.test.ts
+ * builds them by the same plans in an engine, twice, and visits them. The rest are larger downloads.
+ */
+const everything = [...buildable.by_default, ...buildable.published, ...buildable.on_request];
 const chosen =
   asked === 'all'
     ? everything

@@ -78,12 +78,18 @@ const overrides = fc.record(
   { requiredKeys: [] },
 );
 
+/** The time on the clock is also that of whatever else the machine does. */
+function processorMs(since: NodeJS.CpuUsage): number {
+  const { user, system } = process.threadCpuUsage(since);
+  return (user + system) / 1000;
+}
+
 test('any source has a plan or a refusal, soon, and the same one again', () => {
   fc.assert(
     fc.property(source, overrides, (contents, asked) => {
-      const started = performance.now();
+      const started = process.threadCpuUsage();
       const result = makePlan(memoryFiles(contents), { overrides: asked });
-      const took_ms = performance.now() - started;
+      const took_ms = processorMs(started);
       assert.ok(took_ms < 500, `took ${took_ms} ms`);
       assert.deepEqual(makePlan(memoryFiles(contents), { overrides: asked }), result);
       if (!result.ok) {
@@ -129,11 +135,11 @@ test('large hostile manifests cost no more than reading them', () => {
       'Procfile',
       'mix.exs',
     ]) {
-      const started = performance.now();
+      const started = process.threadCpuUsage();
       makePlan(memoryFiles({ 'package.json': '{}', 'main.go': 'package main', [name]: fill(piece) }), {
         overrides: {},
       });
-      const took_ms = performance.now() - started;
+      const took_ms = processorMs(started);
       assert.ok(took_ms < 1000, `${name} full of ${piece.slice(0, 20)} took ${took_ms} ms`);
     }
   }

@@ -118,9 +118,10 @@ describe('makeRedactor', () => {
     const secrets = Array.from({ length: 100 }, (_, n) => `secret-number-${n}-${'x'.repeat(40)}`);
     const redactor = makeRedactor(secrets);
     const chunk = Buffer.from('GET /some/path?with=parameters HTTP/1.1 200 seconds\n'.repeat(1000));
-    const started = performance.now();
+    const started = process.threadCpuUsage();
     for (let n = 0; n < 20; n++) redactor.push(chunk);
-    const took_ms = performance.now() - started;
+    const { user, system } = process.threadCpuUsage(started);
+    const took_ms = (user + system) / 1000;
     assert.ok(took_ms < 2000, `1 MB took ${took_ms} ms`);
   });
 });

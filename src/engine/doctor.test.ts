@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { test } from 'node:test';
 import { tempDir } from '../../test/support/folders.ts';
-import { openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
 import type { EngineContext } from './context.ts';
 import { examine } from './doctor.ts';
 import { makeFolders } from './folders.ts';
 
 test('a database that is away is a finding, not the end of the examination', async () => {
   const folders = await makeFolders(await tempDir('doctor'));
-  const database = await openDatabase({ dir: 'memory://' });
+  const database = await testDatabase();
   const ctx = {
     ...{ id: 'eng_1', folders, database, db: database.db, builder: { name: 'process' } },
     ...{ driver: { name: 'process' }, runtime: null, image_builder: null, builder_base: 'host' },

@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { tempDir } from '../../test/support/folders.ts';
 import { aDeployment, aVersion } from '../../test/support/rows.ts';
-import { openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
 import { folderHolder, keptSecret, lockFolder, makeFolders } from './folders.ts';
 import { openVault } from './vault-key.ts';
 
@@ -131,7 +131,7 @@ test('an empty file is no secret, and a half-made one is not in the way', async 
 test('a vault key that is gone is made anew only while nothing is sealed with it', async () => {
   const { data } = await makeFolders(path.join(await tempDir('secret'), 'data'));
   const file = path.join(data, 'vault.key');
-  const database = await openDatabase({ dir: 'memory://' });
+  const database = await testDatabase();
   try {
     const { db } = database;
     await writeFile(file, '');

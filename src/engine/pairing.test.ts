@@ -4,7 +4,8 @@ import path from 'node:path';
 import { afterEach, test } from 'node:test';
 import { tempDir } from '../../test/support/folders.ts';
 import { aDeployment } from '../../test/support/rows.ts';
-import { type Database, openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
+import type { Database } from '../store/db.ts';
 import { makeFolders } from './folders.ts';
 import { pairWithDatabase } from './pairing.ts';
 
@@ -12,7 +13,7 @@ const opened: Database[] = [];
 afterEach(() => Promise.all(opened.splice(0).map((database) => database.close())));
 
 async function aDatabase() {
-  const database = await openDatabase({ dir: 'memory://' });
+  const database = await testDatabase();
   opened.push(database);
   return database.db;
 }

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { sql } from 'kysely';
-import { type Database, openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
+import type { Database } from '../store/db.ts';
 import { type Look, makeQueue, type Queue } from './queue.ts';
 
 /** Far less than a worker sleeps between two polls. */
@@ -44,7 +45,7 @@ describe('the queue', () => {
   };
 
   before(async () => {
-    database = await openDatabase({ dir: 'memory://' });
+    database = await testDatabase();
   });
   beforeEach(async () => {
     queue = makeQueue(database, { concurrency: 2, say: () => {} });

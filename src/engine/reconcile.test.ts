@@ -12,7 +12,8 @@ import { aDeployment } from '../../test/support/rows.ts';
 import type { Deployment } from '../domain/deployment.ts';
 import type { Instance } from '../domain/instance.ts';
 import type { Version } from '../domain/version.ts';
-import { type Database, openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
+import type { Database } from '../store/db.ts';
 import { setReplicas } from '../store/deployment.ts';
 import { livingEngineIds, registerEngine, removeEngine } from '../store/engine.ts';
 import { instanceById, setInstanceState, unstoppedInstances } from '../store/instance.ts';
@@ -25,7 +26,7 @@ describe('the reconciler', () => {
   let deployment: Deployment;
   let version: Version;
   before(async () => {
-    database = await openDatabase({ dir: 'memory://' });
+    database = await testDatabase();
   });
   beforeEach(async () => {
     engine = await bareEngine(database, 'eng_a');

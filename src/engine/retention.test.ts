@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
 import { type ObjectReference, REASONS_TO_KEEP, type StoredObject } from '../store/object.ts';
 import { collecting } from './retention.fixture.ts';
 import { judge } from './retention.ts';
@@ -41,4 +41,4 @@ describe('what retention may take', () => {
   });
 });
 
-collecting('embedded', () => openDatabase({ dir: 'memory://' }));
+collecting('embedded', testDatabase);

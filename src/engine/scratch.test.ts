@@ -9,7 +9,8 @@ import { imageFileNames, openImage } from '../release/oci/image.ts';
 import { type Item, imageOf } from '../release/oci/layers.fixtures.ts';
 import { BASE_DIGEST } from '../release/oci/manifest.ts';
 import { putImage, type StoredImage } from '../release/oci/store.ts';
-import { type Database, openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
+import type { Database } from '../store/db.ts';
 import { takeSeq } from '../store/deployment.ts';
 import { insertInstance } from '../store/instance.ts';
 import { fileObjectStore } from '../store/objects/files.ts';
@@ -21,7 +22,7 @@ import { sweepImages } from './scratch.ts';
 let database: Database;
 let deployment: Deployment;
 before(async () => {
-  database = await openDatabase({ dir: 'memory://' });
+  database = await testDatabase();
   deployment = await aDeployment(database.db);
 });
 after(() => database.close());

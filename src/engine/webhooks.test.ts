@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { after, before, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { newId } from '../../test/support/rows.ts';
-import { type Database, openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
+import type { Database } from '../store/db.ts';
 import { ensureTenant } from '../store/tenant.ts';
 import { makeVault } from '../store/vault.ts';
 import { insertDelivery, insertWebhook, listDeliveries, recordAttempt } from '../store/webhook.ts';
@@ -13,7 +14,7 @@ import { WebhookSender } from './webhooks.ts';
 let database: Database;
 let tenant_id: string;
 before(async () => {
-  database = await openDatabase({ dir: 'memory://' });
+  database = await testDatabase();
   tenant_id = (
     await database.db.transaction().execute((trx) => ensureTenant(trx, newId, { name: 'Test', slug: 'test' }))
   ).id;

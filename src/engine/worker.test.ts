@@ -15,7 +15,8 @@ import type { Deployment } from '../domain/deployment.ts';
 import type { Version } from '../domain/version.ts';
 import { proveHealthy } from '../pipeline/4-health.ts';
 import { promote } from '../pipeline/5-promotion.ts';
-import { type Database, openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
+import type { Database } from '../store/db.ts';
 import { deploymentById, setReplicas } from '../store/deployment.ts';
 import { instanceById, unstoppedInstances } from '../store/instance.ts';
 import { getOperation } from '../store/operation.ts';
@@ -30,7 +31,7 @@ describe('turns of workers', () => {
   let deployment: Deployment;
   const runs: TurnRun[] = [];
   before(async () => {
-    database = await openDatabase({ dir: 'memory://' });
+    database = await testDatabase();
     engine = await bareEngine(database, 'eng_a');
   });
   beforeEach(async () => {

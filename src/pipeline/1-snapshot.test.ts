@@ -6,14 +6,14 @@ import { setTimeout } from 'node:timers/promises';
 import { tempDir } from '../../test/support/folders.ts';
 import { makeVerifier } from '../release/verify.ts';
 import type { Snapshot } from '../source/snapshot.ts';
-import { openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
 import { fileObjectStore } from '../store/objects/files.ts';
 import { freeze } from './1-snapshot.ts';
 import type { Ports } from './run.ts';
 
 test('an unchanged workspace whose snapshot was found damaged is read anew', async () => {
   const dir = await tempDir('freeze');
-  const database = await openDatabase({ dir: 'memory://' });
+  const database = await testDatabase();
   try {
     const root = path.join(dir, 'workspace');
     await mkdir(root);

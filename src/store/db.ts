@@ -17,7 +17,7 @@ import * as migration005 from './migrations/005-verify.ts';
 import * as migration006 from './migrations/006-build-report.ts';
 import * as migration007 from './migrations/007-indexes.ts';
 import { withPreparedStatements } from './pglite-statements.ts';
-import { placePrepared, preparedFolder } from './prepared.ts';
+import { placePrepared } from './prepared.ts';
 import type { Tables } from './schema.ts';
 import { SyncedFiles, withSync } from './synced-files.ts';
 
@@ -125,9 +125,6 @@ async function isMigrated(db: Db): Promise<boolean> {
   return done.size === ours.length && ours.every((name) => done.has(name));
 }
 
-/** A folder for PGlite that is none; tests use it. */
-const IN_MEMORY = 'memory://';
-
 /**
  * Zeroing Postgres' own 128 MiB of buffers takes 90 ms of every start, and all of it is resident from then on, which
  * makes every child process dearer to start. What does not fit is in the system's page cache.
@@ -148,11 +145,8 @@ function compileSimply(): void {
 async function openPglite(dir: string): Promise<Database> {
   compileSimply();
   const startParams = [...PGlite.defaultStartParams, ...PGLITE_BUFFERS];
-  if (dir !== IN_MEMORY) await placePrepared(dir, preparedFolder());
-  const pglite =
-    dir === IN_MEMORY
-      ? await PGlite.create(dir, { startParams })
-      : await PGlite.create({ fs: new SyncedFiles(dir), startParams: withSync(startParams) });
+  await placePrepared(dir);
+  const pglite = await PGlite.create({ fs: new SyncedFiles(dir), startParams: withSync(startParams) });
   const prepared = withPreparedStatements(pglite);
   const db = new Kysely<Tables>({ dialect: new PGliteDialect({ pglite: prepared }) });
   const forBoss: Parameters<typeof fromPglite>[0] = {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, beforeEach, test } from 'node:test';
-import { PGlite } from '@electric-sql/pglite';
 import { sql } from 'kysely';
 import { openDatabase } from './db.ts';
 import { placePrepared, prepareDatabase, preparedFolder } from './prepared.ts';
@@ -21,19 +21,41 @@ beforeEach(async () => {
 });
 const nothing = async () => assert.fail('must not be made');
 
-test('belongs to the version of PGlite that is installed', async () => {
+test('belongs to the version of PGlite that is installed; the installer knows it by the same name', async () => {
   const manifest = path.join(preparedFolder(), '../../@electric-sql/pglite/package.json');
   const { version } = JSON.parse(await readFile(manifest, 'utf8'));
-  assert.equal(path.basename(preparedFolder()), `database-${version}`);
+  assert.ok(path.basename(preparedFolder()).startsWith(`database-${version}-`));
+  // A whole install with nothing to install: what it says is that it prepares a database, unless it finds this one.
+  const root = path.join(top, 'install');
+  await cp(path.join(import.meta.dirname, 'migrations'), path.join(root, 'src/store/migrations'), {
+    recursive: true,
+  });
+  for (const [name, content] of Object.entries({
+    'package.json': '{}',
+    'package-lock.json': '{}',
+    'scripts/install.mjs': await readFile(path.join(import.meta.dirname, '../../scripts/install.mjs')),
+    'node_modules/.package-lock.json': '{}',
+    'node_modules/node/bin/node': '',
+    'node_modules/@electric-sql/pglite/package.json': JSON.stringify({ version }),
+  })) {
+    await mkdir(path.dirname(path.join(root, name)), { recursive: true });
+    await writeFile(path.join(root, name), content);
+  }
+  const install = () =>
+    spawnSync(process.execPath, [path.join(root, 'scripts/install.mjs')], { encoding: 'utf8' });
+  assert.match(install().stderr, /Preparing an empty database/);
+  await mkdir(path.join(root, 'node_modules/.kiln', path.basename(preparedFolder())), { recursive: true });
+  const { status, stderr } = install();
+  assert.deepEqual([status, stderr], [0, '']);
 });
 
 test('is a database like any other, once it is copied', async () => {
   await prepareDatabase(from, async (made) => {
-    const pglite = await PGlite.create(made);
-    await pglite.close();
+    const database = await openDatabase({ dir: made });
+    await database.close();
   });
   const before = await readdir(from, { recursive: true });
-  await placePrepared(dir, from);
+  await placePrepared(dir, () => from);
   assert.deepEqual((await readdir(dir, { recursive: true })).sort(), before.sort());
   for (let start = 0; start < 2; start++) {
     const { db, close } = await openDatabase({ dir });
@@ -58,16 +80,16 @@ test('is made once, whole or not at all', async () => {
 });
 
 test('goes to an empty folder only; without one nothing happens', async () => {
-  await placePrepared(dir, from);
+  await placePrepared(dir, () => from);
   assert.deepEqual(await readdir(dir), []);
   await prepareDatabase(from, (made) => writeFile(path.join(made, 'PG_VERSION'), '17'));
   // Left by a start that was killed while it copied.
   await mkdir(`${dir}.new`);
   await writeFile(path.join(`${dir}.new`, 'half'), '');
-  await placePrepared(dir, from);
+  await placePrepared(dir, () => from);
   assert.deepEqual(await readdir(dir), ['PG_VERSION']);
   assert.ok(!existsSync(`${dir}.new`));
   await writeFile(path.join(dir, 'PG_VERSION'), 'mine');
-  await placePrepared(dir, from);
+  await placePrepared(dir, () => from);
   assert.equal(await readFile(path.join(dir, 'PG_VERSION'), 'utf8'), 'mine');
 });

@@ -1,4 +1,4 @@
 import { storeContract } from './contract.ts';
-import { openDatabase } from './db.ts';
+import { testDatabase } from './database.fixture.ts';
 
-storeContract('PGlite', () => openDatabase({ dir: 'memory://' }));
+storeContract('PGlite', testDatabase);

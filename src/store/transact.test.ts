@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { aDeployment, newId } from '../../test/support/rows.ts';
 import { KilnError } from '../domain/errors.ts';
-import { type Database, openDatabase, type Trx } from './db.ts';
+import { testDatabase } from './database.fixture.ts';
+import type { Database, Trx } from './db.ts';
 import { deploymentById, lockDeployment, setDeploymentState, switchActiveVersion } from './deployment.ts';
 import { appendEvent, eventsAfter, lastEventSeq } from './event.ts';
 import { bumpRoutes, currentGeneration } from './route.ts';
@@ -15,7 +16,7 @@ describe('transactions', () => {
   let tenant_id: string;
   let id: string;
   before(async () => {
-    database = await openDatabase({ dir: 'memory://' });
+    database = await testDatabase();
     ({ tenant_id, id } = await aDeployment(database.db));
   });
   after(() => database.close());

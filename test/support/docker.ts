@@ -1,5 +1,5 @@
 /** A Docker daemon and a base image for system tests. Nothing is pulled: the image is made of Debian packages. */
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createReadStream, existsSync, openSync } from 'node:fs';
@@ -86,6 +86,11 @@ export async function startDocker(args: readonly string[] = []): Promise<TestDoc
           .remove()
           .catch(() => undefined);
       await end('SIGTERM');
+      // The daemon leaves its network namespace mounted: the folder could not be removed.
+      for (const line of (await readFile('/proc/mounts', 'utf8')).split('\n').reverse()) {
+        const at = line.split(' ')[1];
+        if (at?.startsWith(`${dir}/`)) spawnSync('umount', [at], { stdio: 'ignore' });
+      }
       for (let tries = 0; tries < 20; tries++) {
         const gone = await rm(dir, { recursive: true, force: true }).then(
           () => true,

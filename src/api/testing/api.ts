@@ -7,7 +7,8 @@ import path from 'node:path';
 import { makeId } from '../../domain/ids.ts';
 import type { Scope } from '../../domain/tenant.ts';
 import { insertApiKey } from '../../store/api-key.ts';
-import { type Database, openDatabase } from '../../store/db.ts';
+import { testDatabase } from '../../store/database.fixture.ts';
+import type { Database } from '../../store/db.ts';
 import { ensureTenant, type NewId } from '../../store/tenant.ts';
 import { transact } from '../../store/transact.ts';
 import { makeVault } from '../../store/vault.ts';
@@ -67,7 +68,7 @@ export interface TestApi {
 
 export async function openTestApi(limits: Partial<ApiDeps['limits']> = {}): Promise<TestApi> {
   const dir = await mkdtemp(path.join(os.tmpdir(), 'kiln-api-'));
-  const database = await openDatabase({ dir: 'memory://' });
+  const database = await testDatabase();
   const vault = makeVault(randomBytes(32));
   const engine = new FakeEngine({ database, newId, vault, dir });
   const logged: string[] = [];
