@@ -29,7 +29,6 @@ export interface Timings {
 export interface EngineLimits {
   /** Publishes that run side by side, over all deployments. */
   concurrency: number;
-  /** Unfinished publishes of one deployment. */
   /** Of one deployment, waiting or running, in each lane (queue.ts). */
   queued_operations: number;
   replicas: number;
