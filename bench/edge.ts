@@ -1,11 +1,11 @@
 /**
- * Requests per second and latency of the edge, static and proxied, beside a bare node:http server that answers the
- * same body, all on this machine in one run. Each server is a process of its own. Prints a table and one line of
- * JSON. Alone: `node bench/edge.ts`.
+ * Requests per second, latency and processor time of the edge, static and proxied, beside a bare node:http server that
+ * answers the same body, and beside nginx and Caddy as proxies of that server where they are installed; all on this
+ * machine in one run. Each server is a process of its own. Prints a table and one line of JSON. Alone: `node bench/edge.ts`.
  */
 import { execFile, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { cpus, tmpdir } from 'node:os';
@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { startEdge } from '../src/edge/edge.ts';
 import { appRoute, MemoryFeed, MemoryObjects, staticRoute } from '../src/edge/fixture.ts';
+import { startReferences } from './edge-references.ts';
 
 const SELF = fileURLToPath(import.meta.url);
 const BODY = Buffer.alloc(4096, 'kiln ');
@@ -25,6 +26,8 @@ const ROUNDS = 3;
 
 interface Sample {
   requests_per_s: number;
+  /** Of the server's own process; null where the system does not tell. */
+  cpu_us_per_request: number | null;
   p50_ms: number;
   p99_ms: number;
   errors: number;
@@ -40,34 +43,38 @@ interface Target {
   name: string;
   port: number;
   host: string;
+  pid: number;
 }
+
+type Load = (target: Target, seconds: number) => Promise<Omit<Sample, 'cpu_us_per_request'>>;
 
 /** Measures everything and prints it. Rejects when a server does not start. */
 export async function run(): Promise<{ bench: 'edge'; load: 'wrk' | 'node'; cores: number; cases: Case[] }> {
   const dir = await mkdtemp(path.join(tmpdir(), 'kiln-bench-edge-'));
   const bare = await startRole('bare', []);
   const edge = await startRole('edge', [dir, String(bare.port)]);
+  const references = await startReferences(dir, bare.port);
   try {
-    const measure = (await hasWrk()) ? measureWithWrk : measureWithNode;
+    const load = (await hasWrk()) ? loadWithWrk : loadWithNode;
     const targets: Target[] = [
-      { name: 'bare node:http', port: bare.port, host: 'localhost' },
-      { name: 'edge, static 4 KiB', port: edge.port, host: 'site.acme.localhost' },
-      { name: 'edge, proxied 4 KiB', port: edge.port, host: 'app.acme.localhost' },
+      { name: 'bare node:http', host: 'localhost', ...bare },
+      { name: 'edge, static 4 KiB', host: 'site.acme.localhost', ...edge },
+      { name: 'edge, proxied 4 KiB', host: 'app.acme.localhost', ...edge },
+      ...references.map((reference) => ({ host: 'localhost', ...reference })),
     ];
     const samples = new Map<Target, Sample[]>(targets.map((target) => [target, []]));
-    for (const target of targets) await measure(target, WARM_UP_S);
+    for (const target of targets) await load(target, WARM_UP_S);
     for (let round = 0; round < ROUNDS; round++) {
-      for (const target of targets) samples.get(target)!.push(await measure(target, MEASURE_S));
+      for (const target of targets) samples.get(target)!.push(await measure(target, load));
     }
     const cases = compare(targets, samples);
-    const load = measure === measureWithWrk ? ('wrk' as const) : ('node' as const);
-    const result = { bench: 'edge' as const, load, cores: cpus().length, cases };
+    const by = load === loadWithWrk ? ('wrk' as const) : ('node' as const);
+    const result = { bench: 'edge' as const, load: by, cores: cpus().length, cases };
     console.table(Object.fromEntries(cases.map(({ name, ...rest }) => [name, rest])));
     console.log(JSON.stringify(result));
     return result;
   } finally {
-    bare.stop();
-    edge.stop();
+    for (const server of [bare, edge, ...references]) server.stop();
     await rm(dir, { recursive: true, force: true });
   }
 }
@@ -89,6 +96,26 @@ function medianSample(samples: Sample[]): Sample {
   return { ...sorted[Math.floor(sorted.length / 2)]!, errors };
 }
 
+async function measure(target: Target, load: Load): Promise<Sample> {
+  const before = await cpuTicks(target.pid);
+  const sample = await load(target, MEASURE_S);
+  const after = await cpuTicks(target.pid);
+  if (before === null || after === null) return { ...sample, cpu_us_per_request: null };
+  const us = ((after - before) * US_PER_TICK) / (sample.requests_per_s * MEASURE_S);
+  return { ...sample, cpu_us_per_request: Math.round(us * 10) / 10 };
+}
+
+/** What Linux counts in, whatever the kernel's own clock. */
+const US_PER_TICK = 10_000;
+
+/** User and system time of a process. */
+async function cpuTicks(pid: number): Promise<number | null> {
+  const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => null);
+  if (text === null) return null;
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}
+
 async function hasWrk(): Promise<boolean> {
   return promisify(execFile)('wrk', ['--version']).then(
     () => true,
@@ -97,7 +124,7 @@ async function hasWrk(): Promise<boolean> {
   );
 }
 
-async function measureWithWrk(target: Target, seconds: number): Promise<Sample> {
+async function loadWithWrk(target: Target, seconds: number): ReturnType<Load> {
   const options = ['-t1', `-c${CONNECTIONS}`, `-d${seconds}s`, '--latency', '-H', `Host: ${target.host}`];
   const { stdout } = await promisify(execFile)('wrk', [...options, `http://127.0.0.1:${target.port}/`]);
   const errors =
@@ -117,7 +144,7 @@ function milliseconds(text: string): number {
 }
 
 /** The built-in load: every connection asks again as soon as it was answered. It takes CPU from the servers. */
-async function measureWithNode(target: Target, seconds: number): Promise<Sample> {
+async function loadWithNode(target: Target, seconds: number): ReturnType<Load> {
   const agent = new http.Agent({ keepAlive: true, maxSockets: CONNECTIONS });
   const until = performance.now() + seconds * 1000;
   const durations: number[] = [];
@@ -155,13 +182,13 @@ function askOnce(target: Target, agent: http.Agent): Promise<boolean> {
 }
 
 /** This file again, as one of the servers. */
-async function startRole(role: 'bare' | 'edge', args: string[]): Promise<{ port: number; stop: () => void }> {
+async function startRole(role: 'bare' | 'edge', args: string[]) {
   const child = fork(SELF, [role, ...args], { stdio: 'inherit' });
   const [port] = await Promise.race([
     once(child, 'message') as Promise<[number]>,
     once(child, 'exit').then(() => Promise.reject(new Error(`the ${role} server did not start`))),
   ]);
-  return { port, stop: () => child.kill() };
+  return { port, pid: child.pid!, stop: () => void child.kill() };
 }
 
 async function serveBare(): Promise<number> {

@@ -7,13 +7,14 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ObjectStore } from '../store/objects/port.ts';
+import { CompressedFiles } from './compressed-files.ts';
 import { cut, cutIfStuck } from './connection.ts';
+import { FileCache } from './file-cache.ts';
 import { DEFAULT_LIMITS, type EdgeLimits } from './limits.ts';
 import { type EdgeError, type Redirect, sendError, sendRedirect } from './pages.ts';
 import { type ProxyContext, proxy } from './proxy.ts';
 import { type Log, type Route, type RouteFeed, RouteFollower, type RouteTable, UNREAD } from './routes.ts';
 import { Sites } from './sites.ts';
-import { SmallFiles } from './small-files.ts';
 import { serveStatic } from './static.ts';
 import { readTarget, type Target } from './target.ts';
 import { isWebSocket, refuse, tunnel } from './tunnel.ts';
@@ -84,7 +85,8 @@ class EdgeServer implements Edge {
   readonly #follower: RouteFollower;
   readonly #upstreams: Upstreams;
   readonly #sites: Sites;
-  readonly #small_files: SmallFiles;
+  readonly #files: FileCache;
+  readonly #compressed: CompressedFiles;
   readonly #proxy_context: ProxyContext;
   /** Every open connection of a client. */
   readonly #clients = new Map<Duplex, Turns>();
@@ -99,7 +101,8 @@ class EdgeServer implements Edge {
     this.#limits = limits;
     this.#upstreams = new Upstreams(limits);
     this.#sites = new Sites(objects, { bytes: limits.site_cache_bytes, open: limits.open_sites });
-    this.#small_files = new SmallFiles(limits.file_cache_bytes);
+    this.#files = new FileCache(limits.file_cache_bytes);
+    this.#compressed = new CompressedFiles(this.#files, limits.compression_wait_ms);
     this.#follower = new RouteFollower({
       feed,
       base_domain,
@@ -266,13 +269,13 @@ class EdgeServer implements Edge {
     { route, target }: { route: Route; target: Target },
   ): Promise<void> {
     const { log } = this.#options;
-    const small_files = this.#small_files;
+    const files = this.#files;
+    const compressed = this.#compressed;
     try {
       const lease = await this.#sites.use(route.object_key ?? '', route.manifest?.index_key ?? '');
       const spa_fallback = route.plan?.spa_fallback ?? null;
-      await serveStatic({ request, response, target, spa_fallback, small_files, log }, lease).finally(
-        lease.release,
-      );
+      const of = { request, response, target, spa_fallback, files, compressed, log };
+      await serveStatic(of, lease).finally(lease.release);
     } catch (error) {
       const data = { deployment_id: route.deployment_id, release_id: route.release_id, error: String(error) };
       log('error', 'a static release could not be served', data);

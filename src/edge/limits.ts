@@ -37,8 +37,14 @@ export interface EdgeLimits {
   close_grace_ms: number;
   /** Indexes of static releases kept in memory. */
   site_cache_bytes: number;
-  /** Small static files kept in memory. */
+  /** Small static files, and compressed forms of static files, kept in memory. */
   file_cache_bytes: number;
+  /**
+   * How long a request waits for the compressed form of a file that nobody has asked for yet, before it gets the file
+   * as it is. Measured on an idle core: 64 KiB take 1.5 ms, 400 KB 8 ms, a megabyte 11 ms (Brotli) or 18 ms (gzip);
+   * the megabyte that is not sent takes 80 ms at 100 Mbit/s.
+   */
+  compression_wait_ms: number;
   /** Static releases kept open at once (one file descriptor each). */
   open_sites: number;
 }
@@ -63,5 +69,6 @@ export const DEFAULT_LIMITS: EdgeLimits = {
   close_grace_ms: 5_000,
   site_cache_bytes: 256 * 1024 * 1024,
   file_cache_bytes: 64 * 1024 * 1024,
+  compression_wait_ms: 20,
   open_sites: 256,
 };

@@ -151,12 +151,14 @@ class Exchange {
   }
 
   #startClock(outgoing: http.ClientRequest, ms: number): void {
-    const { response } = this.#of;
+    const { request, response } = this.#of;
     this.#clock?.stop();
     this.#clock = new SilenceClock({
       ms,
       waits_for_instance: () =>
-        !response.writableNeedDrain && (this.#body_sent || outgoing.writableNeedDrain),
+        !request.socket.destroyed &&
+        !response.writableNeedDrain &&
+        (this.#body_sent || outgoing.writableNeedDrain),
       on_silence: () => this.#onSilence(outgoing),
     });
   }

@@ -42,6 +42,30 @@ test('the time of others does not count', async () => {
   assert.equal(looked, 3);
 });
 
+test('time in which the edge itself could not listen does not count', async (t) => {
+  const answered = new Int32Array(new SharedArrayBuffer(4));
+  const app = new Worker(
+    `const { parentPort, workerData } = require('node:worker_threads');
+    const server = require('node:http').createServer((_req, res) => {
+      parentPort.postMessage('asked');
+      setTimeout(() => res.end('answer', () => Atomics.notify(workerData, 0, Atomics.add(workerData, 0, 1) + 1)), 20);
+    });
+    server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));`,
+    { eval: true, workerData: answered },
+  );
+  t.after(() => app.terminate());
+  const [port] = (await once(app, 'message')) as [number];
+  const instance = { id: 'ins_1', host: '127.0.0.1', port };
+  const limits = { first_byte_timeout_ms: 2000 };
+  const { edge } = await edgeFor(t, [appRoute([instance])], { limits });
+  const asked = once(app, 'message');
+  const answer = ask(edge.port, '/');
+  await asked;
+  Atomics.wait(answered, 0, 0);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, limits.first_byte_timeout_ms);
+  assert.equal((await answer).body, 'answer');
+});
+
 /** Sends the request, reads nothing, and resolves once the edge (which takes one connection only) has let it go. */
 async function untilCut(port: number, request: string): Promise<void> {
   const stuck = net.connect(port, '127.0.0.1').on('error', () => {});

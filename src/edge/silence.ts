@@ -13,23 +13,36 @@ export interface SilenceOptions {
 
 export class SilenceClock {
   #timer: NodeJS.Timeout | null;
+  #last_look: NodeJS.Immediate | null = null;
 
   constructor({ ms, waits_for_instance, on_silence }: SilenceOptions) {
-    const check = (): void => {
+    const look = (): void => {
+      this.#last_look = null;
       if (!waits_for_instance()) return void this.#timer?.refresh();
       this.#timer = null;
       on_silence();
     };
-    this.#timer = setTimeout(check, ms);
+    // Timers come before the network in a turn of the event loop: after a turn that took long, what the instance has
+    // said meanwhile is heard only now.
+    this.#timer = setTimeout(() => {
+      this.#last_look = setImmediate(look);
+    }, ms);
   }
 
   /** Something moved: the time begins anew. */
   restart(): void {
+    this.#cancelLook();
     this.#timer?.refresh();
   }
 
   stop(): void {
+    this.#cancelLook();
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
+  }
+
+  #cancelLook(): void {
+    if (this.#last_look !== null) clearImmediate(this.#last_look);
+    this.#last_look = null;
   }
 }

@@ -6,6 +6,8 @@ import type { ObjectStore } from '../store/objects/port.ts';
 export interface SiteLease {
   site: StaticSite;
   release(): void;
+  /** One more hold on it, with a release of its own. */
+  another(): SiteLease;
 }
 
 interface Entry {
@@ -33,11 +35,22 @@ export class Sites {
     entry.users++;
     try {
       const site = entry.site ?? (await entry.opening);
-      return { site, release: () => this.#release(entry) };
+      return this.#lease(entry, site);
     } catch (error) {
       entry.users--;
       throw error;
     }
+  }
+
+  #lease(entry: Entry, site: StaticSite): SiteLease {
+    return {
+      site,
+      release: () => this.#release(entry),
+      another: () => {
+        entry.users++;
+        return this.#lease(entry, site);
+      },
+    };
   }
 
   /** Lets go of sites of which something was stored anew since they were opened. */

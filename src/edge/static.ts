@@ -1,11 +1,16 @@
-/** Answers GET and HEAD from a static release: validators, ranges, redirects; one release per answer (I9). */
+/**
+ * Answers GET and HEAD from a static release: validators, ranges, redirects, compressed forms; one release per answer
+ * (I9).
+ */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { StaticFile } from '../release/static-site.ts';
+import { type AcceptedCodings, acceptedCodings, CODINGS, type Coding, isCompressible } from './coding.ts';
+import type { CompressedFiles } from './compressed-files.ts';
 import { cut } from './connection.ts';
+import type { FileCache } from './file-cache.ts';
 import { sendError, sendRedirect } from './pages.ts';
 import type { Log } from './routes.ts';
 import type { SiteLease } from './sites.ts';
-import type { SmallFiles } from './small-files.ts';
 import { contentType, resolveStatic, type StaticAnswer } from './static-path.ts';
 import type { Target } from './target.ts';
 
@@ -17,7 +22,8 @@ export interface StaticExchange {
   response: ServerResponse;
   target: Target;
   spa_fallback: string | null;
-  small_files: SmallFiles;
+  files: FileCache;
+  compressed: CompressedFiles;
   log: Log;
 }
 
@@ -58,16 +64,29 @@ async function sendFile(
 ): Promise<void> {
   const { request, response } = of;
   const { file, status, cache_control } = answer;
-  const etag = `"${file.sha256.slice(0, 32)}"`;
-  const headers: Record<string, string | number> = { etag, 'cache-control': cache_control };
-  if (answer.varies) headers.vary = 'accept';
-  if (status === 200 && matches(request.headers['if-none-match'], etag)) {
-    response.writeHead(304, headers);
+  const type = contentType(file.path);
+  const codings = isCompressible(type) ? acceptedCodings(request.headers['accept-encoding']) : null;
+  const headers: Record<string, string | number> = {
+    etag: etagOf(file, null),
+    'cache-control': cache_control,
+  };
+  if (codings !== null) headers.vary = answer.varies ? 'accept, accept-encoding' : 'accept-encoding';
+  else if (answer.varies) headers.vary = 'accept';
+  const may_compress = codings !== null && of.compressed.has(file);
+  const held = status === 200 ? heldTag(request, file, may_compress ? codings : null) : null;
+  if (held !== null) {
+    response.writeHead(304, { ...headers, etag: held });
     return void response.end();
   }
-  headers['content-type'] = contentType(file.path);
+  headers['content-type'] = type;
   headers['x-content-type-options'] = 'nosniff';
-  const part = status === 200 ? choosePart(request, file.size, etag) : { status, start: 0, end: file.size };
+  const coding = may_compress ? codingFor(request, codings) : null;
+  if (coding !== null) {
+    const must_wait = codings?.accepted.has(null) === false;
+    const bytes = await of.compressed.get(lease, file, coding, must_wait);
+    if (bytes !== null) return sendCompressed(of, { status, headers, file, coding, bytes });
+  }
+  const part = status === 200 ? choosePart(request, file) : { status, start: 0, end: file.size };
   if (status === 200) headers['accept-ranges'] = 'bytes';
   if (part === 'unsatisfiable') {
     delete headers['content-type'];
@@ -85,6 +104,50 @@ async function sendFile(
   await sendBytes(of, lease, { file, part, headers });
 }
 
+/** Each form has a validator of its own: to a cache they are different bytes. */
+function etagOf(file: StaticFile, coding: Coding | null): string {
+  const digest = file.sha256.slice(0, 32);
+  return coding === null ? `"${digest}"` : `"${digest}-${coding}"`;
+}
+
+/** The tag of a form that the client has and may use, the one that it would be sent before others. */
+function heldTag(request: IncomingMessage, file: StaticFile, codings: AcceptedCodings | null): string | null {
+  const header = request.headers['if-none-match'];
+  if (header === undefined) return null;
+  const { preferred, accepted } = codings ?? { preferred: null, accepted: new Set([null]) };
+  for (const coding of [preferred, null, ...CODINGS]) {
+    const etag = etagOf(file, coding);
+    if (accepted.has(coding) && matches(header, etag)) return etag;
+  }
+  return null;
+}
+
+/** Null for the file as it is, which is what parts are always of. */
+function codingFor(request: IncomingMessage, { preferred, accepted }: AcceptedCodings): Coding | null {
+  return request.headers.range !== undefined && accepted.has(null) ? null : preferred;
+}
+
+interface CompressedSending {
+  status: number;
+  headers: Record<string, string | number>;
+  file: StaticFile;
+  coding: Coding;
+  bytes: Buffer;
+}
+
+function sendCompressed(
+  { request, response }: StaticExchange,
+  { status, headers, file, coding, bytes }: CompressedSending,
+): void {
+  response.writeHead(status, {
+    ...headers,
+    etag: etagOf(file, coding),
+    'content-encoding': coding,
+    'content-length': bytes.length,
+  });
+  response.end(request.method === 'HEAD' ? undefined : bytes);
+}
+
 interface Sending {
   file: StaticFile;
   part: Part;
@@ -92,11 +155,11 @@ interface Sending {
 }
 
 async function sendBytes(of: StaticExchange, lease: SiteLease, sending: Sending): Promise<void> {
-  const { request, response, small_files, log } = of;
+  const { request, response, files, log } = of;
   const { file, part, headers } = sending;
   try {
     if (file.size <= SMALL_FILE_BYTES) {
-      const bytes = small_files.get(file.sha256) ?? (await small_files.read(lease.site, file));
+      const bytes = files.get(file.sha256) ?? (await files.read(lease.site, file));
       response.writeHead(part.status, headers);
       return void response.end(part.status === 206 ? bytes.subarray(part.start, part.end) : bytes);
     }
@@ -131,12 +194,13 @@ function drained(response: ServerResponse): Promise<void> {
 }
 
 /** One `bytes` range is honoured; several, or none that we understand, get the whole file. */
-function choosePart(request: IncomingMessage, size: number, etag: string): Part | 'unsatisfiable' {
+function choosePart(request: IncomingMessage, file: StaticFile): Part | 'unsatisfiable' {
+  const { size } = file;
   const whole: Part = { status: 200, start: 0, end: size };
   const header = request.headers.range;
   if (header === undefined || request.method !== 'GET') return whole;
   const condition = request.headers['if-range'];
-  if (condition !== undefined && condition !== etag) return whole;
+  if (condition !== undefined && condition !== etagOf(file, null)) return whole;
   const range = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(header.trim());
   if (range === null) return whole;
   const [, from, to] = range as unknown as [string, string, string];

@@ -123,7 +123,10 @@ class Tunnel {
     const socket = this.#of.socket as Socket;
     const headers = [...responseHeaders(answer, false), 'Connection', 'close'];
     socket.write(headOf(`${answer.statusCode} ${answer.statusMessage}`, headers), 'latin1');
-    this.#startClock(this.#context.limits.silence_timeout_ms, () => !socket.writableNeedDrain);
+    this.#startClock(
+      this.#context.limits.silence_timeout_ms,
+      () => !socket.destroyed && !socket.writableNeedDrain,
+    );
     answer.on('data', () => this.#clock?.restart());
     socket.on('drain', () => this.#clock?.restart());
     answer.once('close', () => {
