@@ -36,10 +36,13 @@ export function acceptedCodings(header: string | undefined): AcceptedCodings {
 
 const ITEM = /^([!#$%&'*+\-.^_`|~0-9a-z]+)(?:[\t ]*;[\t ]*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?$/;
 
+/** Nobody has so many; each costs time. */
+const MAX_ITEMS = 32;
+
 /** What is malformed is not heard. */
 function readWeights(header: string): Map<string, number> {
   const weights = new Map<string, number>();
-  for (const part of header.toLowerCase().split(',')) {
+  for (const part of header.toLowerCase().split(',', MAX_ITEMS)) {
     const item = ITEM.exec(part.trim());
     if (item === null) continue;
     const name = item[1] === 'x-gzip' ? 'gzip' : item[1]!;

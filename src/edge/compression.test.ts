@@ -86,11 +86,12 @@ test('what a client accepts, and what it likes best', () => {
     ['gzip;q=2, br;q=x, gzip;level=9', null, [null]],
     ['gzip ; q=1.0 ,br ; q=0.9', 'gzip', ['br', 'gzip', null]],
     [',,;q=1,gzip', 'gzip', ['gzip', null]],
+    [`${','.repeat(30_000)}gzip`, null, [null]],
   ];
   for (const [header, preferred, accepted] of cases) {
     const got = acceptedCodings(header);
-    assert.equal(got.preferred, preferred, header);
-    assert.deepEqual([...got.accepted].toSorted(), accepted.toSorted(), header);
+    assert.equal(got.preferred, preferred, header?.slice(0, 100));
+    assert.deepEqual([...got.accepted].toSorted(), accepted.toSorted(), header?.slice(0, 100));
   }
 });
 

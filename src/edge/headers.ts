@@ -115,10 +115,13 @@ export function responseHeaders(answer: IncomingMessage, keep_trailer: boolean):
   return headers;
 }
 
+/** Nobody names so many; each costs time. */
+const MAX_OPTIONS = 64;
+
 /** Header names that `Connection` declares to be for this hop only; null for the common values. */
 function connectionOptions(value: string | undefined): Set<string> | null {
   if (value === undefined || value === 'keep-alive' || value === 'close' || value === 'Upgrade') return null;
-  const names = value.split(',').map((name) => name.trim().toLowerCase());
+  const names = value.split(',', MAX_OPTIONS).map((name) => name.trim().toLowerCase());
   // Nobody may have the headers removed that the edge relies on.
   return new Set(names.filter((name) => name !== 'host' && name !== 'content-length'));
 }

@@ -72,6 +72,17 @@ test('304 when the validator matches', async (t) => {
   assert.equal((await ask(port, '/nope', { headers: { 'if-none-match': '*' } })).status, 404);
 });
 
+test('of a list without end only the beginning is heard', async (t) => {
+  const { port } = await site(t, { spa_fallback: 'index.html' });
+  const etag = (await ask(port, '/')).headers.etag!;
+  const held = (before: number) => ({ 'if-none-match': `${','.repeat(before)}${etag}` });
+  assert.equal((await ask(port, '/', { headers: held(10) })).status, 304);
+  assert.equal((await ask(port, '/', { headers: held(30_000) })).status, 200);
+  const accept = (before: number) => ({ accept: `${','.repeat(before)}text/html` });
+  assert.equal((await ask(port, '/users/1', { headers: accept(10) })).status, 200);
+  assert.equal((await ask(port, '/users/1', { headers: accept(30_000) })).status, 404);
+});
+
 test('ranges', async (t) => {
   const { port } = await site(t);
   const range = async (value: string, more: Record<string, string> = {}) => {

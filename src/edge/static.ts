@@ -16,6 +16,8 @@ import type { Target } from './target.ts';
 
 /** Up to this size a file is kept in memory and sent with its head in one write. */
 const SMALL_FILE_BYTES = 64 * 1024;
+/** Of a header with a list in it, more are not heard: a client with ten thousand of them wants to keep us busy. */
+const MAX_ITEMS = 64;
 
 export interface StaticExchange {
   request: IncomingMessage;
@@ -110,14 +112,18 @@ function etagOf(file: StaticFile, coding: Coding | null): string {
   return coding === null ? `"${digest}"` : `"${digest}-${coding}"`;
 }
 
-/** The tag of a form that the client has and may use, the one that it would be sent before others. */
+/**
+ * The tag of a form that the client has and may use, the one that it would be sent before others. If-None-Match is
+ * compared weakly (RFC 9110, 13.1.2).
+ */
 function heldTag(request: IncomingMessage, file: StaticFile, codings: AcceptedCodings | null): string | null {
   const header = request.headers['if-none-match'];
   if (header === undefined) return null;
   const { preferred, accepted } = codings ?? { preferred: null, accepted: new Set([null]) };
+  const held = new Set(header.split(',', MAX_ITEMS).map((item) => item.trim().replace(/^W\//, '')));
   for (const coding of [preferred, null, ...CODINGS]) {
     const etag = etagOf(file, coding);
-    if (accepted.has(coding) && matches(header, etag)) return etag;
+    if (accepted.has(coding) && (held.has(etag) || held.has('*'))) return etag;
   }
   return null;
 }
@@ -215,19 +221,10 @@ function choosePart(request: IncomingMessage, file: StaticFile): Part | 'unsatis
   return { status: 206, start, end: to === '' ? size : Math.min(size, Number(to) + 1) };
 }
 
-/** If-None-Match, by weak comparison (RFC 9110, 13.1.2). */
-function matches(header: string | undefined, etag: string): boolean {
-  if (header === undefined) return false;
-  return header.split(',').some((item) => {
-    const tag = item.trim();
-    return tag === '*' || tag === etag || tag === `W/${etag}`;
-  });
-}
-
 /** No Accept header accepts everything; an explicit `q=0` refuses. */
 function acceptsHtml(accept: string | undefined): boolean {
   if (accept === undefined || accept === '') return true;
-  return accept.split(',').some((item) => {
+  return accept.split(',', MAX_ITEMS).some((item) => {
     const [type, ...parameters] = item.split(';').map((part) => part.trim().toLowerCase());
     if (parameters.some((parameter) => /^q=0(?:\.0*)?$/.test(parameter))) return false;
     return type === 'text/html' || type === 'text/*' || type === '*/*' || type === 'application/xhtml+xml';
