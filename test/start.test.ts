@@ -21,7 +21,7 @@ const refused = async (flags: Flags, says: RegExp) => {
 test('a driver that was asked for and does not work, or a database that is not there, is an error at once', async () => {
   await refused(
     { isolation: 'qemu' },
-    /^KilnError: Code cannot be run here with isolation `qemu`\. qemu: there is no builder image yet\. kiln builder-image build Or/,
+    /^KilnError: Code cannot be run here with isolation `qemu`\. qemu: there is no builder image yet\. Run `kiln builder-image build`\. Or/,
   );
   await refused(
     { database: 'postgres://127.0.0.1:1/kiln' },

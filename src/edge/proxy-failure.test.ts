@@ -47,6 +47,30 @@ test('an answer that breaks off never looks whole', async (t) => {
   }
 });
 
+test('an answer without a length is whole when its connection ends, and broken when it is reset', async (t) => {
+  for (const method of ['GET', 'POST']) {
+    const { promise: reset_due, resolve: reset } = Promise.withResolvers<void>();
+    const server = net.createServer((socket) => {
+      socket.on('error', () => {});
+      socket.once('data', async (data) => {
+        socket.write('HTTP/1.1 200 OK\r\n\r\nsome');
+        if (String(data).includes('/whole')) return void socket.end(' more');
+        await reset_due;
+        socket.resetAndDestroy();
+      });
+    });
+    const { port } = await edgeForApp(t, server);
+    const body = method === 'POST' ? 'x' : undefined;
+    assert.equal((await ask(port, '/whole', { method, body })).body, 'some more');
+    const request = openRequest(port, { path: '/reset', method });
+    request.end(body);
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+    await once(response, 'data');
+    reset();
+    await assert.rejects(buffer(response), /aborted|ECONNRESET/, method);
+  }
+});
+
 test('an app that refuses, breaks or is silent: 502, 504, and 503 without one', async (t) => {
   const refuses = { id: 'ins_9', host: '127.0.0.1', port: 1 };
   const breaks = await appInstance(
@@ -132,6 +156,44 @@ test('a kept connection that the app is closing costs nothing: GETs go again, on
   assert.equal((await ask(port, '/')).body, 'ok');
   const post = await ask(port, '/', { method: 'POST', body: 'x' });
   assert.equal(post.status, 502);
+});
+
+test('an answer that breaks off after its first byte is not asked for again', async (t) => {
+  let connections = 0;
+  const server = net.createServer((socket) => {
+    connections++;
+    socket.on('error', () => {});
+    socket.once('data', () => {
+      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+      socket.once('data', () => socket.end('HTTP/1.1 200 O'));
+    });
+  });
+  const { port } = await edgeForApp(t, server);
+  assert.equal((await ask(port, '/')).body, 'ok');
+  assert.equal((await ask(port, '/')).status, 502);
+  assert.equal(connections, 1);
+});
+
+test('what nobody asked for is not taken for the next answer', async (t) => {
+  const answer = (body: string) => `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  for (const pause_ms of [0, 5]) {
+    const closed: Promise<unknown>[] = [];
+    const server = net.createServer((socket) => {
+      socket.on('error', () => {});
+      closed.push(new Promise((resolve) => socket.once('close', resolve)));
+      socket.once('data', () => {
+        const surplus = answer('surplus');
+        socket.write(answer('asked') + (pause_ms === 0 ? surplus : ''));
+        if (pause_ms > 0) setTimeout(() => socket.write(surplus), pause_ms);
+      });
+    });
+    const { port } = await edgeForApp(t, server, { upstream_idle_ms: 60_000 });
+    for (let i = 1; i <= 3; i++) {
+      assert.equal((await ask(port, '/')).body, 'asked');
+      assert.equal(closed.length, i);
+      await closed[i - 1];
+    }
+  }
 });
 
 test('kept connections are reused', async (t) => {

@@ -51,6 +51,8 @@ class Exchange {
   #lease: Lease;
   #outgoing: http.ClientRequest | null = null;
   #connected = false;
+  /** What its connection had brought when this request was sent on it. Bytes. */
+  #read_before = 0;
   #body_begun = false;
   #body_sent: boolean;
   #clock: SilenceClock | null = null;
@@ -120,6 +122,7 @@ class Exchange {
   /** The body starts to flow only on a connection that stands: until then the request can still go elsewhere. */
   #onConnected(outgoing: http.ClientRequest): void {
     this.#connected = true;
+    this.#read_before = outgoing.socket?.bytesRead ?? 0;
     if (this.#over || outgoing.destroyed) return;
     this.#startClock(outgoing, this.#context.limits.first_byte_timeout_ms);
     if (this.#has_body) this.#sendBody(outgoing);
@@ -206,8 +209,16 @@ class Exchange {
     }
     this.#startClock(outgoing, this.#context.limits.silence_timeout_ms);
     response.on('drain', () => this.#clock?.restart());
+    const { headers, socket } = answer; // read now: node takes the socket away from some
+    const is_open_ended =
+      headers['transfer-encoding'] === undefined && headers['content-length'] === undefined;
     answer.once('end', () => {
       this.#clock?.stop();
+      // Node takes a reset for the end of an answer that does not say where it ends.
+      if (is_open_ended && socket.errored !== null) {
+        this.#cut();
+        return;
+      }
       if (trailers && answer.rawTrailers.length > 0) response.addTrailers(pairs(answer.rawTrailers));
       response.end();
     });
@@ -242,7 +253,7 @@ class Exchange {
       this.#lease.release();
       this.#lease = other;
       this.#send(false);
-    } else if (this.#connected && outgoing.reusedSocket && this.#maySendAgain()) {
+    } else if (this.#connected && outgoing.reusedSocket && this.#maySendAgain(outgoing)) {
       this.#sent_again = true;
       this.#send(true);
     } else {
@@ -257,8 +268,9 @@ class Exchange {
     return this.#context.pickAgain(this.#of.target, this.#tried);
   }
 
-  #maySendAgain(): boolean {
-    return !this.#sent_again && !this.#body_begun && IDEMPOTENT.has(this.#of.request.method!);
+  #maySendAgain(outgoing: http.ClientRequest): boolean {
+    const is_answered = outgoing.socket?.bytesRead !== this.#read_before;
+    return !is_answered && !this.#sent_again && !this.#body_begun && IDEMPOTENT.has(this.#of.request.method!);
   }
 
   /** Lets go of the instance: the client gets the edge's own page, or is cut in the middle of an answer. */
