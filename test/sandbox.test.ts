@@ -200,7 +200,8 @@ test('pausing and destroying a sandbox ends what runs in it', async () => {
     const at = `/sandboxes/${id}`;
     let is_over = false;
     // What the command started itself goes as well: it writes on where nobody waits for it.
-    const command = 'while :; do echo x >> beats; sleep 0.05; done & echo started; sleep 600';
+    const command =
+      'while :; do echo x >> beats; sleep 0.05; done & until [ -s beats ]; do sleep 0.02; done; echo started; sleep 600';
     const running = kiln.ask('POST', `${at}/exec`, { command, timeout: 600 }).finally(() => {
       is_over = true;
     });

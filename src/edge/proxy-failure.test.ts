@@ -196,6 +196,37 @@ test('what nobody asked for is not taken for the next answer', async (t) => {
   }
 });
 
+test('an instance that dies under a request: what may be sent twice goes to another one, once', async (t) => {
+  const asked: string[] = [];
+  const dying = (id: string) => {
+    const server = net.createServer((socket) => {
+      socket.on('error', () => {});
+      socket.once('data', () => {
+        asked.push(id);
+        socket.resetAndDestroy();
+      });
+    });
+    return appInstance(t, id, server);
+  };
+  const well = await appInstance(t, 'ins_3', (_req, res) => void res.end('well'));
+  const routes = [
+    appRoute([await dying('ins_1'), well], { slug: 'one' }),
+    appRoute([await dying('ins_2'), await dying('ins_4'), await dying('ins_5')], { slug: 'all' }),
+  ];
+  const { edge } = await edgeFor(t, routes);
+  const get = (slug: string, method = 'GET') =>
+    ask(edge.port, '/', { method, headers: { host: `${slug}.acme.localhost` } });
+  for (let n = 0; n < 6; n++) assert.equal((await get('one')).body, 'well');
+  assert.ok(asked.length > 0);
+  asked.length = 0;
+  assert.equal((await get('all')).status, 502);
+  assert.equal(new Set(asked).size, 2, `${asked}`);
+  asked.length = 0;
+  assert.equal((await get('all', 'POST')).status, 502);
+  assert.equal(asked.length, 1);
+  for (const id of ['ins_1', 'ins_2', 'ins_3', 'ins_4', 'ins_5']) assert.equal(edge.inFlight(id), 0);
+});
+
 test('kept connections are reused', async (t) => {
   let connections = 0;
   const server = http.createServer((_req, res) => res.end('ok'));

@@ -5,6 +5,8 @@
  *   - the instance could not be connected to: nothing was sent, so any request goes to another instance;
  *   - a reused connection broke before the first byte of an answer: most likely the instance had just closed it
  *     as idle, so an idempotent request without a body goes once more, on a new connection;
+ *   - a new connection broke before the first byte of an answer: the instance has most likely died, so such a request
+ *     goes once more too, to another instance, if there is one;
  *   - anything else might have had an effect: 502, or 504 after silence.
  *
  * An answer that breaks off in the middle resets the client's connection: it must never look whole.
@@ -248,12 +250,15 @@ class Exchange {
     // After the head of an answer, the answer's own 'close' decides; a late write error must not spoil it.
     if (this.#of.response.headersSent) return;
     const { upstream } = this.#lease;
-    const other = this.#connected ? null : this.#otherInstance(upstream);
+    const may_again = this.#connected && this.#maySendAgain(outgoing);
+    const is_down = !this.#connected || (may_again && !outgoing.reusedSocket);
+    const other = is_down ? this.#otherInstance(upstream) : null;
     if (other !== null) {
       this.#lease.release();
       this.#lease = other;
-      this.#send(false);
-    } else if (this.#connected && outgoing.reusedSocket && this.#maySendAgain(outgoing)) {
+      this.#sent_again ||= may_again;
+      this.#send(may_again);
+    } else if (may_again && outgoing.reusedSocket) {
       this.#sent_again = true;
       this.#send(true);
     } else {

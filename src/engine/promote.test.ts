@@ -5,7 +5,8 @@ import { anIntent, aReleasedVersion, type BareEngine, bareEngine } from '../../t
 import { aDeployment } from '../../test/support/rows.ts';
 import { KilnError } from '../domain/errors.ts';
 import type { Version } from '../domain/version.ts';
-import { type Database, openDatabase } from '../store/db.ts';
+import { testDatabase } from '../store/database.fixture.ts';
+import type { Database } from '../store/db.ts';
 import { countUnfinished } from '../store/operation.ts';
 import { previousVersion } from '../store/version.ts';
 import { acceptSwitch } from './promote.ts';
@@ -15,7 +16,7 @@ describe('accepting a switch', () => {
   let database: Database;
   let engine: BareEngine;
   before(async () => {
-    database = await openDatabase({ dir: 'memory://' });
+    database = await testDatabase();
     engine = await bareEngine(database, 'eng_a');
   });
   after(async () => {

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { sql } from 'kysely';
 import type { KilnError } from '../domain/errors.ts';
+import { testDatabase } from './database.fixture.ts';
 import { openDatabase } from './db.ts';
 
 test('a later start finds its migrations done, and carries out what is missing', async () => {
@@ -85,7 +86,7 @@ test('opening a database and parsing many statements takes no more memory than a
 });
 
 test('the embedded database grows no further than what is in it at once', async () => {
-  const database = await openDatabase({ dir: 'memory://' });
+  const database = await testDatabase();
   try {
     const { db } = database;
     const size = async () => {

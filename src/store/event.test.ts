@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { aDeployment, newId } from '../../test/support/rows.ts';
-import { openDatabase } from './db.ts';
+import { testDatabase } from './database.fixture.ts';
 import { appendEvent, lastEventSeq, nextEvents } from './event.ts';
 import { transact } from './transact.ts';
 
 test('events that are not wanted are passed over once, and none that is', async () => {
-  const database = await openDatabase({ dir: 'memory://' });
+  const database = await testDatabase();
   try {
     const { db } = database;
     const { tenant_id, id: deployment_id } = await aDeployment(db);

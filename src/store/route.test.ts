@@ -3,7 +3,8 @@ import { after, before, describe, test } from 'node:test';
 import { aDeployment, aVersion, newId } from '../../test/support/rows.ts';
 import type { Deployment } from '../domain/deployment.ts';
 import type { Plan } from '../domain/plan.ts';
-import { type Database, openDatabase } from './db.ts';
+import { testDatabase } from './database.fixture.ts';
+import type { Database } from './db.ts';
 import {
   markDeploymentDeleted,
   setReplicas,
@@ -23,7 +24,7 @@ const NOBODY = { external_workspace_id: null, external_user_id: null, external_p
 describe('the live table, read again and again', () => {
   let database: Database;
   before(async () => {
-    database = await openDatabase({ dir: 'memory://' });
+    database = await testDatabase();
   });
   after(() => database.close());
 
