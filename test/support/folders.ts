@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -18,6 +19,22 @@ export function flagsFor(data_dir: string, more: Flags = {}): Flags {
   };
 }
 
+const made: string[] = [];
+
+/** Goes with the process, at the latest. */
 export async function tempDir(name: string): Promise<string> {
-  return mkdtemp(path.join(os.tmpdir(), `kiln-${name}-`));
+  if (made.length === 0) process.once('exit', removeMade);
+  const dir = await mkdtemp(path.join(os.tmpdir(), `kiln-${name}-`));
+  made.push(dir);
+  return dir;
+}
+
+function removeMade(): void {
+  for (const dir of made) {
+    try {
+      rmSync(dir, { recursive: true, force: true });
+    } catch {
+      // What something still holds is no failure of the test.
+    }
+  }
 }
