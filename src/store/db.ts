@@ -135,7 +135,8 @@ const PGLITE_BUFFERS = ['-c', 'shared_buffers=32MB'];
  * V8 would optimise what is hot in WebAssembly. For one function of Postgres, its parser, that takes 600 MB and over a
  * second of a processor, at every start; and the engine's statements are small, and parsed once (pglite-statements.ts).
  * Measured: a start peaks at 265 MB instead of 800, a rollback costs the same 18 ms of processor time; only queries that
- * look through 100,000s of rows are slower, by half.
+ * look through 100,000s of rows are slower, by half. V8 reads these flags whenever it compiles a module, so here is early
+ * enough.
  */
 function compileSimply(): void {
   setFlagsFromString('--no-wasm-tier-up');
