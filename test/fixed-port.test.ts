@@ -1,12 +1,12 @@
 /** Apps that listen on one port whatever PORT says: published again, in several copies, and back, where instances share the host's ports. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { choosePort } from '../src/engine/ports.ts';
 import { writeApp } from './support/apps.ts';
 import type { Json } from './support/client.ts';
 import { type Kiln, startKiln } from './support/kiln.ts';
+import { works } from './support/programs.ts';
 
 const made: string[] = [];
 const app = async (files: Record<string, string>) => {
@@ -15,15 +15,6 @@ const app = async (files: Record<string, string>) => {
   return dir;
 };
 after(() => Promise.all(made.map((dir) => rm(dir, { recursive: true, force: true }))));
-
-const works = (file: string, ...args: string[]) => {
-  try {
-    execFileSync(file, args, { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-};
 
 /** The port is put together, so that planning does not find it. */
 const node = (port: number, text: string) =>

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 import { buffer } from 'node:stream/consumers';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import {
   appInstance,
   appRoute,
@@ -138,20 +138,25 @@ test('requests are spread over the instances', async (t) => {
   assert.deepEqual(hits, { ins_1: 10, ins_2: 10, ins_3: 10 });
 });
 
-test('a kept connection that the app is closing costs nothing: GETs go again, on a new one', async (t) => {
-  // Answers the first request of a connection and resets at the first byte of the second.
+/** An app that answers the first request of each connection; `second` is what it does at the first byte of the next. */
+async function edgeForOneAnswer(t: TestContext, second: (socket: net.Socket) => void) {
   let connections = 0;
   const server = net.createServer((socket) => {
     connections++;
     socket.on('error', () => {});
     socket.once('data', () => {
       socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
-      socket.once('data', () => socket.resetAndDestroy());
+      socket.once('data', () => second(socket));
     });
   });
   const { port } = await edgeForApp(t, server);
+  return { port, opened: () => connections };
+}
+
+test('a kept connection that the app is closing costs nothing: GETs go again, on a new one', async (t) => {
+  const { port, opened } = await edgeForOneAnswer(t, (socket) => socket.resetAndDestroy());
   for (let i = 0; i < 20; i++) assert.equal((await ask(port, '/')).body, 'ok');
-  assert.equal(connections, 20);
+  assert.equal(opened(), 20);
   // The connection that this leaves is reset under the next one, which may not be sent twice.
   assert.equal((await ask(port, '/')).body, 'ok');
   const post = await ask(port, '/', { method: 'POST', body: 'x' });
@@ -159,19 +164,10 @@ test('a kept connection that the app is closing costs nothing: GETs go again, on
 });
 
 test('an answer that breaks off after its first byte is not asked for again', async (t) => {
-  let connections = 0;
-  const server = net.createServer((socket) => {
-    connections++;
-    socket.on('error', () => {});
-    socket.once('data', () => {
-      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
-      socket.once('data', () => socket.end('HTTP/1.1 200 O'));
-    });
-  });
-  const { port } = await edgeForApp(t, server);
+  const { port, opened } = await edgeForOneAnswer(t, (socket) => socket.end('HTTP/1.1 200 O'));
   assert.equal((await ask(port, '/')).body, 'ok');
   assert.equal((await ask(port, '/')).status, 502);
-  assert.equal(connections, 1);
+  assert.equal(opened(), 1);
 });
 
 test('what nobody asked for is not taken for the next answer', async (t) => {

@@ -25,7 +25,8 @@ export const NODE_PORTS: PortPatterns = {
 export const PYTHON_PORTS: PortPatterns = {
   written: [
     /(?:\brun|\bserve\w*|\bcreate_server|\bstart_server|\brun_app|Server)\([^\n]{0,80}?(?:\bport\s*=\s*|\(\s*['"][\w.]*['"]\s*,\s*)(\d{2,5})\b|\.listen\(\s*(\d{2,5})\b/,
-    /\bport\s*=\s*(\d{2,5})\b|\(\s*['"][\w.]*['"]\s*,\s*(\d{2,5})\s*\)|\bPORT\b\s*=\s*(\d{2,5})\b/i,
+    /\b(?:create|start)_server\([^\n]{1,80}?,\s*(?:['"][\w.:]*['"]|None)\s*,\s*(\d{2,5})\b/,
+    /\bport\s*=\s*(\d{2,5})\b|(?<!connect\w{0,20}\(?)\(\s*['"][\w.]*['"]\s*,\s*(\d{2,5})\s*\)|\bPORT\b\s*=\s*(\d{2,5})\b/i,
   ],
   reads_port: /['"]PORT['"]/,
 };

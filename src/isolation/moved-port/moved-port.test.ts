@@ -1,21 +1,13 @@
 import assert from 'node:assert/strict';
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { works } from '../../../test/support/programs.ts';
 import { choosePort } from '../../engine/ports.ts';
 import { layOutPreloads, withMovedPort } from './moved-port.ts';
-
-const works = (file: string, ...args: string[]) => {
-  try {
-    execFileSync(file, args, { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-};
 
 describe('a moved port', () => {
   let dir: string;
