@@ -49,6 +49,17 @@ test('belongs to the version of PGlite that is installed; the installer knows it
   assert.deepEqual([status, stderr], [0, '']);
 });
 
+test('takes the place of those of other versions', async () => {
+  const folder = path.dirname(from);
+  const put = (name: string) => mkdir(path.join(folder, name), { recursive: true });
+  const stays = ['compiled', 'database', 'database-0.6.0-0123456789ab.x1Y2z3'];
+  for (const name of [...stays, 'database-0.5.16', 'database-0.5.16-0123456789ab']) await put(name);
+  await prepareDatabase(path.join(folder, 'database-0.6.0-ba9876543210'), (made) =>
+    writeFile(path.join(made, 'PG_VERSION'), '17'),
+  );
+  assert.deepEqual((await readdir(folder)).sort(), [...stays, 'database-0.6.0-ba9876543210'].sort());
+});
+
 test('is a database like any other, once it is copied', async () => {
   await prepareDatabase(from, async (made) => {
     const database = await openDatabase({ dir: made });

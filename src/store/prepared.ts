@@ -29,7 +29,10 @@ function migrationsDigest(): string {
   return hash.digest('hex').slice(0, 12);
 }
 
-/** Makes it, unless it is there. Two at once do no harm. */
+/** Of some version; what is still being made has one more ending. */
+const PREPARED = /^database-[\d.]+(?:-[0-9a-f]{12})?$/;
+
+/** Makes it, unless it is there, in place of those of other versions. Two at once do no harm. */
 export async function prepareDatabase(to: string, make: (dir: string) => Promise<void>): Promise<void> {
   if (await hasEntries(to)) return;
   await mkdir(path.dirname(to), { recursive: true });
@@ -40,6 +43,10 @@ export async function prepareDatabase(to: string, make: (dir: string) => Promise
     await rename(made, to).catch(async (error) => {
       if (!(await hasEntries(to))) throw error;
     });
+    const { dir, base } = path.parse(to);
+    for (const name of await readdir(dir))
+      if (PREPARED.test(name) && name !== base)
+        await rm(path.join(dir, name), { recursive: true, force: true });
   } finally {
     await rm(made, { recursive: true, force: true });
   }
